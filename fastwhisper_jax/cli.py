@@ -1,0 +1,184 @@
+"""The command `fastwhisper`: parse, call, print. Commands are imported only when they run."""
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from fastwhisper_jax.errors import InputError, IntegrityError, Interrupted, TrainingError
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 75
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0 done, 1 failed, 2 bad input, 75 resumable."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return _dispatch(arguments)
+    except InputError as error:
+        return _fail(error, BAD_INPUT)
+    except (IntegrityError, TrainingError) as error:
+        return _fail(error, FAILED)
+    except Interrupted as error:
+        return _fail(error, INTERRUPTED, "interrupted")
+    except KeyboardInterrupt:
+        return _fail("by the user; what is complete is kept", INTERRUPTED, "interrupted")
+    except BrokenPipeError:
+        # The reader of a pipe has left; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _fail(error: object, code: int, kind: str = "error") -> int:
+    print(f"{kind}: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    parser, commands = _parser()
+    if not arguments:
+        parser.print_help()
+        return BAD_INPUT
+    overrides: list[str] = []
+    if arguments[0] == "train":
+        from fastwhisper_jax.recipe import split_overrides
+
+        arguments, overrides = split_overrides(arguments)
+        if "--help" in arguments or "-h" in arguments:
+            commands["train"].epilog += _fields_epilog(arguments)
+    namespace = parser.parse_args(arguments)
+    return int(namespace.run(namespace, overrides))
+
+
+def _fields_epilog(arguments: Sequence[str]) -> str:
+    from fastwhisper_jax.config import Config
+    from fastwhisper_jax.recipe import field_help, load_recipe
+
+    recipe = next((Path(a) for a in arguments if a.endswith(".py")), None)
+    config = load_recipe(recipe) if recipe else Config()
+    source = f"value in {recipe}" if recipe else "default"
+    return f"\nfields of a recipe, with their type and [{source}]:\n{field_help(config)}\n"
+
+
+def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from fastwhisper_jax.recipe import load_recipe, override
+
+    config = override(load_recipe(options.recipe), overrides)
+    _quiet()
+    from fastwhisper_jax.commands import train
+
+    train.run(config, options.run_dir, _say)
+    return DONE
+
+
+def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> int:
+    _quiet()
+    from fastwhisper_jax.commands import evaluate
+
+    chosen = {name: value for name, value in vars(options).items() if name not in ("run", "command")}
+    report = evaluate.run(evaluate.Options(**chosen))
+    _say(evaluate.summary(report, options.report))
+    return DONE
+
+
+def _export(options: argparse.Namespace, _: Sequence[str]) -> int:
+    _quiet()
+    from fastwhisper_jax.commands import export
+
+    for line in export.run(options.run_dir, options.out, options.step):
+        _say(line)
+    return DONE
+
+
+def _quiet() -> None:
+    """Keeps libraries from printing what a user of this command cannot act on."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
+    parser = Parser(
+        prog="fastwhisper",
+        description="Distil Whisper into a small, fast student, and hand it over as Hugging Face weights.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog="example:\n" + textwrap.indent(textwrap.dedent(example).strip(), "  ") + "\n",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    train = add(
+        "train",
+        "distil a student by a recipe; the same command goes on after an interruption",
+        """
+        fastwhisper train configs/askd_base_en.py --run-dir runs/askd \\
+            --teacher.path openai/whisper-base --data.train train.jsonl --data.eval test.jsonl
+        """,
+    )
+    train.add_argument("recipe", type=Path, metavar="RECIPE.py", help="a recipe, see configs/")
+    train.add_argument(
+        "--run-dir", type=Path, required=True, metavar="RUN", help="folder of the run, made if absent"
+    )
+    train.usage = "fastwhisper train RECIPE.py --run-dir RUN [--section.field VALUE ...]"
+    train.set_defaults(run=_train)
+
+    evaluate = add(
+        "evaluate",
+        "transcribe a data set with a model and report error rates and speed",
+        "fastwhisper evaluate exported/ --data test.jsonl --report report.json",
+    )
+    evaluate.add_argument("model", metavar="MODEL", help="Hugging Face folder or hub id")
+    evaluate.add_argument("--data", required=True, metavar="MANIFEST", help="manifest or data set")
+    evaluate.add_argument("--report", type=Path, metavar="OUT.json", help="where to write the report")
+    evaluate.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")
+    evaluate.add_argument(
+        "--max-new-tokens", type=int, default=224, metavar="N", help="most tokens a text; default: 224"
+    )
+    evaluate.add_argument(
+        "--normalizer",
+        choices=("english", "basic", "digits", "none"),
+        help="of both sides before scoring; default: english for English, else basic",
+    )
+    evaluate.add_argument(
+        "--strip-diacritics", action="store_true", help="drop accents on both sides"
+    )
+    evaluate.add_argument(
+        "--language", default="en", help="of utterances that name none; default: en"
+    )
+    evaluate.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
+    evaluate.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    evaluate.set_defaults(run=_evaluate)
+
+    export = add(
+        "export",
+        "write a run's student as Hugging Face weights (PyTorch and Flax)",
+        "fastwhisper export runs/askd --out exported/",
+    )
+    export.add_argument("run_dir", type=Path, metavar="RUN", help="folder of a run")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    export.add_argument("--step", type=int, metavar="N", help="checkpoint; default: the newest good one")
+    export.set_defaults(run=_export)
+    return parser, {"train": train, "evaluate": evaluate, "export": export}

@@ -1,0 +1,1 @@
+"""The commands behind `fastwhisper`; with `cli`, the only code that sees every other part."""

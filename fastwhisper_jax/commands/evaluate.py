@@ -1,0 +1,126 @@
+"""`fastwhisper evaluate`: error rates and speed of a model in Hugging Face weights."""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+
+from fastwhisper_jax.commands.models import place_params
+from fastwhisper_jax.commands.scoring import detokenizer, evaluation_batches, transcriber
+from fastwhisper_jax.data.corpus import Corpus, read_corpus
+from fastwhisper_jax.data.loader import audio_inputs
+from fastwhisper_jax.data.tokens import load_tokenizer
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.evaluation.decoding import decoding_rules
+from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, Report, evaluate
+from fastwhisper_jax.evaluation.reports import check_report_path, hypotheses_path, write_report
+from fastwhisper_jax.interop.load import load_model, resolve_model
+from fastwhisper_jax.models.dimensions import ModelOptions
+from fastwhisper_jax.training.progress import Advance, progress
+from fastwhisper_jax.training.sharding import check_batch, make_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of the command, as `--help` describes them."""
+
+    model: str
+    data: str
+    report: Path | None = None
+    batch_size: int = 8
+    limit: int | None = None
+    max_new_tokens: int = 224
+    normalizer: str | None = None
+    strip_diacritics: bool = False
+    language: str = "en"
+    task: str = "transcribe"
+    dtype: str = "float32"
+
+
+def run(options: Options) -> Report:
+    """Transcribes a data set with a model, and scores it.
+
+    Raises:
+        InputError: model, data or an option cannot be used; nothing is written then.
+    """
+    if options.report is not None:
+        check_report_path(options.report)
+    for name in ("batch_size", "limit", "max_new_tokens"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
+    mesh = make_mesh(-1, 1)
+    check_batch("--batch-size", options.batch_size, mesh)
+    start = time.perf_counter()
+    model = load_model(resolve_model(options.model))
+    tokenizer = load_tokenizer(model.folder)
+    params = place_params(model.params, options.dtype, mesh)
+    load_seconds = time.perf_counter() - start
+    corpus = read_corpus(
+        [options.data],
+        tokenizer,
+        language=options.language,
+        task=options.task,
+        buckets=[model.dims.n_text_ctx],
+        context_seconds=model.dims.context_seconds,
+    )
+    corpus = _first(corpus, options.limit)
+    rules = decoding_rules(model.generation_config)
+    transcribe = transcriber(
+        model.dims, ModelOptions(dtype=options.dtype), rules, options.max_new_tokens
+    )
+    load_audio = functools.partial(audio_inputs, samples=model.dims.n_samples)
+    is_english = all((u.language or options.language) == "en" for u in corpus.utterances)
+    with progress(len(corpus.utterances), "evaluate", "utterances") as advance:
+        advance.say(corpus.summary)
+        batches = evaluation_batches(corpus, load_audio, mesh, options.batch_size)
+        report, hypotheses = evaluate(
+            transcribe,
+            params,
+            (_counted(batch, advance) for batch in batches),
+            detokenizer(tokenizer),
+            rules.end_of_text,
+            options.normalizer or ("english" if is_english else "basic"),
+            options.strip_diacritics,
+            model=options.model,
+            data=options.data,
+            load_seconds=load_seconds,
+        )
+    if options.report is not None:
+        write_report(report, hypotheses, options.report)
+    return report
+
+
+def _first(corpus: Corpus, limit: int | None) -> Corpus:
+    if limit is None:
+        return corpus
+    return dataclasses.replace(
+        corpus,
+        utterances=corpus.utterances[:limit],
+        tokens=corpus.tokens[:limit],
+        sizes=corpus.sizes[:limit],
+    )
+
+
+def _counted(batch: EvaluationBatch, advance: Advance) -> EvaluationBatch:
+    advance(len(batch.ids))
+    return batch
+
+
+def summary(report: Report, path: Path | None) -> str:
+    """The report in a few lines for a reader."""
+    rate = "digit error rate" if report.normalizer.startswith("digits") else "WER"
+    lines = [
+        f"{report.model} on {report.data}",
+        f"  {rate} {report.wer:.2%}  CER {report.cer:.2%}  ({report.normalizer} normaliser; "
+        f"{report.substitutions} substitutions, {report.deletions} deletions, "
+        f"{report.insertions} insertions in {report.reference_words} words of "
+        f"{report.utterances} utterances)",
+        f"  {report.rtfx:.2f} x real time ({report.audio_seconds:.1f} s of audio in "
+        f"{report.wall_seconds:.1f} s; loading {report.load_seconds:.1f} s and compiling "
+        f"{report.compile_seconds:.1f} s left out)",
+        f"  {report.parameters / 1e6:.1f} M parameters",
+    ]
+    if path is not None:
+        lines.append(f"  written: {path}, {hypotheses_path(path)}")
+    return "\n".join(lines)

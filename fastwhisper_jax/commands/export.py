@@ -1,0 +1,96 @@
+"""`fastwhisper export`: the student of a run as Hugging Face weights."""
+
+import json
+from pathlib import Path
+
+import jax
+
+from fastwhisper_jax.commands.models import load_pair, place_params
+from fastwhisper_jax.commands.run_directory import read_config
+from fastwhisper_jax.config import Config, ScheduleConfig
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.interop.export import check_target, export_student
+from fastwhisper_jax.interop.model_card import CardFacts, Score
+from fastwhisper_jax.training.checkpoints import Checkpoints
+from fastwhisper_jax.training.loop import CHECKPOINTS, abstract_state
+from fastwhisper_jax.training.metrics import FILE_NAME as METRICS
+from fastwhisper_jax.training.plan import make_plan
+from fastwhisper_jax.training.sharding import make_mesh
+from fastwhisper_jax.training.state import whole_student
+
+
+def run(run_dir: Path, target: Path, step: int | None) -> list[str]:
+    """Writes the student of a checkpoint.
+
+    Args:
+        run_dir: of the run.
+        target: folder to write.
+        step: which checkpoint; None for the newest good one.
+
+    Returns:
+        Lines for the user: what was written, and what other programs cannot do with it.
+
+    Raises:
+        InputError: no run, no checkpoint, or the target cannot be written.
+    """
+    check_target(target)
+    config = read_config(run_dir)
+    pair = load_pair(config)
+    mesh = make_mesh(1, 1, jax.local_devices()[:1])
+    # The state's structure does not depend on the run's length.
+    plan = make_plan(config.objective, config.optimizer, total_steps=1)
+    with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
+        restored = checkpoints.restore(abstract_state(config, pair.student_params, plan, mesh), step)
+    if restored is None:
+        raise InputError(f"{run_dir} has no complete checkpoint yet; train until the first is saved")
+    teacher_params = place_params(pair.teacher.params, "float32", mesh)
+    student = whole_student(restored.state, teacher_params, config.frozen_encoder_is_teachers)
+    facts = CardFacts(
+        base_model=_public_name(config.student.path or config.teacher.path),
+        encoder_layers=pair.encoder_layers,
+        decoder_layers=pair.decoder_layers,
+        languages=(config.data.language,),
+        training=_training(config, restored.step),
+        scores=_scores(run_dir, config, restored.step),
+    )
+    notes = export_student(target, pair.student_dims, jax.device_get(student), pair.origin, facts)
+    return [*restored.skipped, f"exported step {restored.step} of {run_dir} to {target}", *notes]
+
+
+def _public_name(path_or_hub_id: str) -> str:
+    """A hub id as it is; of a folder its name alone."""
+    path = Path(path_or_hub_id)
+    return path.name if path.is_dir() else path_or_hub_id
+
+
+def _training(config: Config, step: int) -> str:
+    objective = config.objective
+    names = ", ".join(Path(source).name for source in config.data.train)
+    return (
+        f"Trained with fastwhisper-jax for {step} updates of {config.training.global_batch_size} "
+        f"utterances on {names}: teacher weight {_curve(objective.teacher_weight)}, self weight "
+        f"{_curve(objective.self_weight)}, cross-entropy weight "
+        f"{'the complement' if objective.ce_weight is None else objective.ce_weight}, temperature "
+        f"{objective.temperature}; learning rate {config.optimizer.learning_rate}, dropout "
+        f"{config.student.dropout}, frozen: {', '.join(config.student.frozen) or 'nothing'}."
+    )
+
+
+def _curve(schedule: ScheduleConfig) -> str:
+    kind, first = schedule.kind, schedule.init_value
+    if kind == "constant":
+        return f"{first}"
+    if kind == "piecewise":
+        return f"{[first, *schedule.values]}"
+    return f"{kind} from {first} to {schedule.end_value}"
+
+
+def _scores(run_dir: Path, config: Config, step: int) -> tuple[Score, ...]:
+    """The error rate that the run measured at this step, if it did."""
+    path = run_dir / METRICS
+    if not config.data.eval or not path.is_file():
+        return ()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rates = [row["eval_wer"] for row in rows if row["step"] == step and "eval_wer" in row]
+    names = ", ".join(Path(source).parent.name + "/" + Path(source).stem for source in config.data.eval)
+    return tuple(Score(names, "the run's own", student_wer=rate) for rate in rates[-1:])

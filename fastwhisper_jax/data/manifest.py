@@ -1,0 +1,128 @@
+"""Manifests: JSONL files that list utterances, one a line."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from fastwhisper_jax.data.audio import AudioSource
+from fastwhisper_jax.errors import InputError
+
+_EXAMPLE = '{"audio": "a.wav", "text": "hello", "language": "en"}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """One stretch of speech, and what is known about it.
+
+    Attributes:
+        id: name of the utterance in reports.
+        audio: absolute path, or audio embedded in a data set.
+        text: its transcript; None if there is none.
+        language: code such as "en"; None leaves it to the recipe.
+        offset: seconds into the audio at which it starts.
+        duration: its length in seconds; None means to the end of the audio.
+    """
+
+    id: str
+    audio: AudioSource
+    text: str | None = None
+    language: str | None = None
+    offset: float = 0.0
+    duration: float | None = None
+
+
+def read_manifest(path: str | Path) -> list[Utterance]:
+    """Reads a manifest; fields that it does not know are ignored.
+
+    Args:
+        path: JSONL file. Each line holds "audio" (relative to the file, or absolute) and may hold
+            "text", "language", "id", "offset" and "duration" (seconds).
+
+    Raises:
+        InputError: no such file, a line that is no JSON object or has a field missing or of a
+            wrong type (file and line are named), or no utterance at all.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        raise InputError(
+            f"manifest {path} cannot be read ({error.strerror}); it must be a JSONL file, one "
+            f"utterance a line, such as {_EXAMPLE}: correct the path"
+        ) from error
+    folder = path.resolve().parent
+    utterances = [
+        _utterance(line, folder, f"{path}:{number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not utterances:
+        raise InputError(
+            f"manifest {path} is empty; it must hold at least one line such as {_EXAMPLE}"
+        )
+    return utterances
+
+
+def _utterance(line: bytes, folder: Path, place: str) -> Utterance:
+    try:
+        fields: Any = json.loads(line.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+        raise InputError(
+            f"{place} is not JSON ({reason}); each line must be one JSON object in UTF-8, such as "
+            f"{_EXAMPLE}: correct or remove the line"
+        ) from None
+    if not isinstance(fields, dict):
+        raise InputError(
+            f"{place} holds {_shown(fields)}; each line must be a JSON object such as {_EXAMPLE}"
+        )
+    audio = _string(fields, "audio", place)
+    if not audio:
+        raise InputError(
+            f'{place} has no "audio"; each line must name its audio file, such as {_EXAMPLE}'
+        )
+    offset = _seconds(fields, "offset", place) or 0.0
+    duration = _seconds(fields, "duration", place)
+    if duration == 0.0:
+        raise InputError(
+            f'{place}: "duration" is 0; it must be more than 0 seconds: correct or remove the line'
+        )
+    return Utterance(
+        id=_string(fields, "id", place) or (f"{audio}@{offset:g}" if offset else audio),
+        audio=str(folder / audio),
+        text=_string(fields, "text", place),
+        language=_string(fields, "language", place) or None,
+        offset=offset,
+        duration=duration,
+    )
+
+
+def _string(fields: dict[str, Any], name: str, place: str) -> str | None:
+    value = fields.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise InputError(
+        f'{place}: "{name}" is {_shown(value)}; it must be a string: put it in double quotes, or '
+        "correct the line"
+    )
+
+
+def _seconds(fields: dict[str, Any], name: str, place: str) -> float | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    # bool is an int in Python and no number here; JSON as Python reads it has NaN and Infinity.
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value) and value >= 0:
+            return float(value)
+    raise InputError(
+        f'{place}: "{name}" is {_shown(value)}; it must be a number of seconds, 0 or more: correct '
+        f'the line, e.g. "{name}": 1.5'
+    )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

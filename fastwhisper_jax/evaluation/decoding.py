@@ -1,0 +1,162 @@
+"""Greedy decoding of a batch, with cached keys and values."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.models import cached_decoder
+from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.models.whisper import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingRules:
+    """What a model may emit; hashable, so that it can be a static argument of `jax.jit`.
+
+    Attributes:
+        end_of_text: the token that ends a transcript, and fills what follows it.
+        suppress: tokens that are never emitted.
+        begin_suppress: tokens that are not emitted right after the prompt.
+    """
+
+    end_of_text: int
+    suppress: tuple[int, ...] = ()
+    begin_suppress: tuple[int, ...] = ()
+
+
+def decoding_rules(generation_config: Mapping[str, Any]) -> DecodingRules:
+    """Reads the rules from a model's generation_config.json.
+
+    Args:
+        generation_config: its content; `suppress_tokens` and `begin_suppress_tokens` may be missing
+            or null, as in fine-tuned models: then nothing is suppressed.
+    """
+    end_of_text = generation_config["eos_token_id"]
+    return DecodingRules(
+        end_of_text=end_of_text[0] if isinstance(end_of_text, list) else end_of_text,
+        suppress=tuple(generation_config.get("suppress_tokens") or ()),
+        begin_suppress=tuple(generation_config.get("begin_suppress_tokens") or ()),
+    )
+
+
+def make_transcribe(
+    encode: Callable[[Params, Any], jax.Array],
+    dims: ModelDimensions,
+    options: ModelOptions,
+    rules: DecodingRules,
+    max_new_tokens: int = 224,
+) -> jax.stages.Wrapped:
+    """Joins an encoder and greedy decoding into one jitted function.
+
+    Make it once and keep it: it compiles once per shape of its arguments, so that an evaluation
+    every thousand steps of training compiles nothing but the first time.
+
+    Args:
+        encode: (params, inputs) -> hidden (B, S, D), traced. Inputs are whatever the batches hold:
+            audio, log-mel, or the encoder's own output, which is then passed through.
+        dims: sizes of the model.
+        options: how to compute.
+        rules: the end-of-text token and the suppressed ones.
+        max_new_tokens: the most tokens to emit a row.
+
+    Returns:
+        (params, inputs, prompt (B, P), row_mask (B,)) -> tokens (B, max_new_tokens) int32, under
+        `jax.jit`; see `greedy_decode`.
+    """
+
+    @jax.jit
+    def transcribe(
+        params: Params, inputs: Any, prompt: jax.Array, row_mask: jax.Array
+    ) -> jax.Array:
+        hidden = encode(params, inputs)
+        return greedy_decode(params, dims, options, hidden, prompt, rules, max_new_tokens, row_mask)
+
+    return transcribe
+
+
+def greedy_decode(
+    params: Params,
+    dims: ModelDimensions,
+    options: ModelOptions,
+    hidden: jax.Array,
+    prompt: jax.Array,
+    rules: DecodingRules,
+    max_new_tokens: int,
+    row_mask: jax.Array | None = None,
+) -> jax.Array:
+    """Emits the likeliest token after the likeliest token, until every row has ended.
+
+    Call it under `jax.jit`; it compiles once per batch size, prompt length and max_new_tokens.
+
+    Args:
+        params: parameters; only `params["decoder"]` is read.
+        dims: sizes of the model.
+        options: how to compute; logits and argmax are float32 in any case.
+        hidden: (B, S, D), the output of `encode`.
+        prompt: (B, P) int32, the forced tokens of each row.
+        rules: the end-of-text token and the suppressed ones.
+        max_new_tokens: the most tokens to emit a row, >= 1; where prompt and new tokens exceed
+            n_text_ctx, decoding stops there.
+        row_mask: (B,) bool, False for rows that only fill the batch up: they emit nothing and are
+            not waited for.
+
+    Returns:
+        (B, max_new_tokens) int32: the emitted tokens of each row, without the prompt; end_of_text
+        from the row's end on.
+
+    Raises:
+        InputError: not a single token can be emitted.
+
+    Source: transformers `WhisperForConditionalGeneration.generate` with num_beams=1 and no
+    timestamps; ties go to the lower token.
+    """
+    batch, prompt_length = prompt.shape
+    new_tokens = min(max_new_tokens, dims.n_text_ctx - prompt_length)
+    if new_tokens < 1:
+        raise InputError(
+            f"max_new_tokens={max_new_tokens} after a prompt of {prompt_length} tokens leaves no "
+            f"token to emit; use at least 1, and a prompt shorter than {dims.n_text_ctx} tokens"
+        )
+    decoder = cached_decoder.unstack_layers(params, dims, options)
+    suppressed = _banned(dims.n_vocab, rules.suppress)
+    banned_first = _banned(dims.n_vocab, rules.suppress + rules.begin_suppress)
+
+    def pick(states: jax.Array, banned: np.ndarray) -> jax.Array:
+        logits = jnp.einsum(
+            "BD,VD->BV", states, decoder["embed_tokens"], preferred_element_type=jnp.float32
+        )
+        return jnp.argmax(logits + banned[None], axis=-1).astype(jnp.int32)
+
+    def is_running(carry: tuple[Any, ...]) -> jax.Array:
+        step, _, _, ended, _ = carry
+        return (step < new_tokens) & ~ended.all()
+
+    def emit(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        step, last, cache, ended, tokens = carry
+        states, cache = cached_decoder.extend(decoder, dims, cache, last[:, None], options)
+        token = jnp.where(ended, rules.end_of_text, pick(states[:, 0], suppressed))
+        tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, step))
+        return step + 1, token, cache, ended | (token == rules.end_of_text), tokens
+
+    # The last emitted token is never fed back, so the cache needs no place for it.
+    length = prompt_length + new_tokens - 1
+    cache = cached_decoder.start(decoder, dims, hidden, options, length)
+    states, cache = cached_decoder.extend(decoder, dims, cache, prompt, options)
+    first = pick(states[:, -1], banned_first)
+    if row_mask is not None:
+        first = jnp.where(row_mask, first, rules.end_of_text)
+    tokens = jnp.full((batch, max_new_tokens), rules.end_of_text, jnp.int32).at[:, 0].set(first)
+    carry = (jnp.int32(1), first, cache, first == rules.end_of_text, tokens)
+    return jax.lax.while_loop(is_running, emit, carry)[-1]
+
+
+def _banned(n_vocab: int, tokens: tuple[int, ...]) -> np.ndarray:
+    """(V,) float32: minus infinity at `tokens`, else 0."""
+    banned = np.zeros(n_vocab, np.float32)
+    banned[list(tokens)] = -np.inf
+    return banned

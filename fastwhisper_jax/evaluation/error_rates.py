@@ -1,0 +1,76 @@
+"""Word and character error rates of a whole corpus."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jiwer
+
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.evaluation.normalizers import Normalizer
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorRates:
+    """Errors of a corpus: sums over its utterances, divided once (not a mean of rates).
+
+    Attributes:
+        wer: (substitutions + deletions + insertions) / reference_words, a fraction.
+        cer: the same over characters, the single spaces between words counted, a fraction.
+        substitutions: words.
+        deletions: words.
+        insertions: words.
+        reference_words: words of all normalised references.
+    """
+
+    wer: float
+    cer: float
+    substitutions: int
+    deletions: int
+    insertions: int
+    reference_words: int
+
+
+def error_rates(
+    references: Sequence[str], hypotheses: Sequence[str], normalize: Normalizer
+) -> ErrorRates:
+    """Counts the errors of all hypotheses against their references, both normalised.
+
+    A reference that is empty once normalised ("[music]") stays in: it adds no reference words, and
+    every word that the model made up for it is an insertion. With the `digits` normaliser the word
+    error rate is the digit error rate.
+
+    Args:
+        references: what was said, one text an utterance.
+        hypotheses: what was recognised, in the same order.
+        normalize: applied to both sides; see `normalizers.normalizer`.
+
+    Returns:
+        The rates; above 1.0 if there are more errors than reference words.
+
+    Raises:
+        InputError: the lengths differ, or no reference has a word left: the rate is undefined.
+
+    Source: jiwer `process_words` and `process_characters`.
+    """
+    if len(references) != len(hypotheses):
+        raise InputError(
+            f"{len(references)} references against {len(hypotheses)} hypotheses; "
+            "give one hypothesis for each reference"
+        )
+    left = [" ".join(normalize(text).split()) for text in references]
+    right = [" ".join(normalize(text).split()) for text in hypotheses]
+    if not any(left):
+        raise InputError(
+            f"none of {len(left)} references has a word left after normalising, so there is no "
+            "error rate; give texts with words, or another normaliser"
+        )
+    words = jiwer.process_words(left, right)
+    characters = jiwer.process_characters(left, right)
+    return ErrorRates(
+        wer=words.wer,
+        cer=characters.cer,
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        reference_words=words.hits + words.substitutions + words.deletions,
+    )

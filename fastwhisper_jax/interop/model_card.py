@@ -1,0 +1,184 @@
+"""README.md of an export: what the student is, how well it does, how to use it."""
+
+import dataclasses
+import json
+
+from fastwhisper_jax.interop.names import parameter_count
+from fastwhisper_jax.models.dimensions import ModelDimensions
+
+FULL_CONTEXT_SECONDS = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Word error rates of teacher and student on one data set.
+
+    Attributes:
+        data: name of the data.
+        normalizer: what both sides went through before scoring.
+        student_wer, teacher_wer: fractions; None where it was not measured.
+    """
+
+    data: str
+    normalizer: str
+    student_wer: float | None = None
+    teacher_wer: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CardFacts:
+    """What an export cannot read from the weights.
+
+    Attributes:
+        base_model: hub id of the teacher, or the name of its folder (no path: the card is public).
+        encoder_layers, decoder_layers: the teacher's layers that the student started from.
+        languages: codes that it was trained on ("en").
+        license: of the student as the hub spells it ("mit"). None: unknown, the teacher's applies.
+        training: sentences about how it was trained (objective, data, updates), or nothing.
+        scores: word error rates to tabulate.
+    """
+
+    base_model: str
+    encoder_layers: tuple[int, ...]
+    decoder_layers: tuple[int, ...]
+    languages: tuple[str, ...] = ()
+    license: str | None = None
+    training: str = ""
+    scores: tuple[Score, ...] = ()
+
+
+def model_card(
+    name: str, facts: CardFacts, student: ModelDimensions, teacher: ModelDimensions
+) -> str:
+    """Compose the model card in Markdown, with the YAML header that the Hugging Face hub reads.
+
+    Args:
+        name: of the model: its export folder's.
+        facts: see `CardFacts`.
+        student, teacher: sizes.
+    """
+    sections = [
+        _front_matter(facts),
+        f"# {name}",
+        _description(facts, student, teacher),
+        facts.training,
+        _results(facts, student, teacher),
+        _context_warning(student),
+        _usage(name, student, facts),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(facts: CardFacts) -> str:
+    # every value is quoted as JSON, which is YAML: a bare `no` (Norwegian) would read as false
+    def items(key: str, values: tuple[str, ...]) -> list[str]:
+        return [f"{key}:", *(f"- {json.dumps(value)}" for value in values)] if values else []
+
+    lines = [
+        "---",
+        *items("language", facts.languages),
+        f"license: {json.dumps(facts.license or 'other')}",
+        f"base_model: {json.dumps(facts.base_model)}",
+        "library_name: transformers",
+        "pipeline_tag: automatic-speech-recognition",
+        *items("tags", ("whisper", "distillation", "audio", "jax", "safetensors")),
+        "---",
+    ]
+    return "\n".join(lines)
+
+
+def _description(facts: CardFacts, student: ModelDimensions, teacher: ModelDimensions) -> str:
+    encoder = _kept("encoder", facts.encoder_layers, teacher.n_audio_layer)
+    decoder = _kept("decoder", facts.decoder_layers, teacher.n_text_layer)
+    license_note = "" if facts.license else " The teacher's licence applies."
+    return (
+        f"A small Whisper distilled from `{facts.base_model}` with fastwhisper_jax: {encoder} and"
+        f" {decoder}. It hears windows of {student.context_seconds:g} seconds.{license_note}"
+    )
+
+
+def _kept(stack: str, layers: tuple[int, ...], teacher_layers: int) -> str:
+    if len(layers) == teacher_layers:
+        return f"all {teacher_layers} {stack} layers"
+    which = ", ".join(map(str, layers))
+    return f"{len(layers)} of {teacher_layers} {stack} layers (the teacher's {which}, from 0)"
+
+
+def _results(facts: CardFacts, student: ModelDimensions, teacher: ModelDimensions) -> str:
+    rows = [
+        ("", "teacher", "this model"),
+        ("---", "---:", "---:"),
+        ("parameters (millions)", _millions(teacher), _millions(student)),
+        *(
+            (
+                f"WER %, {score.data} ({score.normalizer} normaliser)",
+                _percent(score.teacher_wer),
+                _percent(score.student_wer),
+            )
+            for score in facts.scores
+        ),
+    ]
+    return "## Results\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _millions(dims: ModelDimensions) -> str:
+    return f"{parameter_count(dims) / 1e6:.1f}"
+
+
+def _percent(fraction: float | None) -> str:
+    return "not measured" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _context_warning(student: ModelDimensions) -> str:
+    if student.context_seconds >= FULL_CONTEXT_SECONDS:
+        return ""
+    return (
+        f"## Short context\n\nThis model hears {student.context_seconds:g} seconds at a time, not"
+        f" 30. transformers reads that from `preprocessor_config.json`; faster-whisper and"
+        " whisper.cpp insist on windows of 30 seconds and cannot run it."
+    )
+
+
+def _usage(name: str, student: ModelDimensions, facts: CardFacts) -> str:
+    is_multilingual = student.n_vocab > 51864
+    language = facts.languages[0] if facts.languages else "en"
+    options = f', generate_kwargs={{"language": "{language}"}}' if is_multilingual else ""
+    blocks = f"""## Use
+
+With transformers (PyTorch), where the folder `{name}` lies:
+
+```python
+from transformers import pipeline
+
+transcribe = pipeline("automatic-speech-recognition", model="{name}")
+print(transcribe("speech.wav"{options})["text"])
+```
+
+With FlaxWhisper (transformers 4.57, the last with Flax):
+
+```python
+from transformers import FlaxWhisperForConditionalGeneration
+
+model = FlaxWhisperForConditionalGeneration.from_pretrained("{name}")
+```"""
+    if student.context_seconds < FULL_CONTEXT_SECONDS:
+        return blocks
+    return f"""{blocks}
+
+With faster-whisper, after one conversion (`pip install faster-whisper transformers torch`):
+
+```sh
+ct2-transformers-converter --model {name} --output_dir {name}-ct2 \\
+    --copy_files tokenizer.json preprocessor_config.json
+python -c 'from faster_whisper import WhisperModel
+segments, _ = WhisperModel("{name}-ct2").transcribe("speech.wav", language="{language}")
+print("".join(segment.text for segment in segments))'
+```
+
+With whisper.cpp, beside clones of openai/whisper and ggml-org/whisper.cpp:
+
+```sh
+mkdir {name}-ggml
+python whisper.cpp/models/convert-h5-to-ggml.py {name} whisper {name}-ggml
+whisper-cli -m {name}-ggml/ggml-model.bin -f speech.wav -l {language}
+```"""

@@ -1,0 +1,92 @@
+"""Decoding a few tokens at a time with cached keys and values.
+
+Layers are unrolled here: a scan over stacked weights would copy each layer's weights for every
+token. Unstack them once, outside the token loop (`unstack_layers`).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.models.layers import DecoderLayer, Norm
+from fastwhisper_jax.models.whisper import Params
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer: its own tokens' (B, K, N, H) and the audio's (B, S, N, H)."""
+
+    keys: jax.Array
+    values: jax.Array
+    cross_keys: jax.Array
+    cross_values: jax.Array
+
+
+class Cache(NamedTuple):
+    """The state of decoding: the number of tokens seen (int32 scalar) and every layer's cache."""
+
+    position: jax.Array
+    layers: tuple[LayerCache, ...]
+
+
+def _layer(dims: ModelDimensions, options: ModelOptions) -> DecoderLayer:
+    return DecoderLayer(dims.n_state, dims.n_text_head, dims.n_text_mlp, options)
+
+
+def unstack_layers(params: Params, dims: ModelDimensions, options: ModelOptions) -> dict[str, Any]:
+    """The decoder's parameters in the compute dtype, `layers` as a tuple of one tree a layer."""
+    decoder = jax.tree.map(lambda x: x.astype(options.compute_dtype), dict(params["decoder"]))
+    stacked = decoder["layers"]
+    layers = tuple(jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(dims.n_text_layer))
+    return decoder | {"layers": layers}
+
+
+def start(
+    decoder: dict[str, Any],
+    dims: ModelDimensions,
+    hidden: jax.Array,
+    options: ModelOptions,
+    max_length: int,
+) -> Cache:
+    """An empty cache for `max_length` tokens, with the audio's keys and values projected once.
+
+    Args:
+        decoder: the result of `unstack_layers`.
+        dims: sizes of the model.
+        hidden: (B, S, D), the output of `encode`.
+        options: how to compute.
+        max_length: K, the most tokens (prompt and generated) that will be seen; <= n_text_ctx.
+    """
+    layer = _layer(dims, options)
+    dtype = options.compute_dtype
+    head_width = dims.n_state // dims.n_text_head
+    empty = jnp.zeros((hidden.shape[0], max_length, dims.n_text_head, head_width), dtype)
+    caches = []
+    for params in decoder["layers"]:
+        keys, values = layer.apply(
+            {"params": params}, hidden.astype(dtype), method=DecoderLayer.cross_keys_values
+        )
+        caches.append(LayerCache(empty, empty, keys, values))
+    return Cache(jnp.zeros((), jnp.int32), tuple(caches))
+
+
+def extend(
+    decoder: dict[str, Any],
+    dims: ModelDimensions,
+    cache: Cache,
+    tokens: jax.Array,
+    options: ModelOptions,
+) -> tuple[jax.Array, Cache]:
+    """Feeds the next tokens (B, T): their states (B, T, D), as `whisper.decode` gives, and the cache."""
+    positions = jax.lax.dynamic_slice_in_dim(decoder["positions"], cache.position, tokens.shape[1])
+    x = decoder["embed_tokens"][tokens] + positions[None]
+    layer = _layer(dims, options)
+    caches = []
+    for params, old in zip(decoder["layers"], cache.layers, strict=True):
+        x, keys, values = layer.apply(
+            {"params": params}, x, *old, cache.position, method=DecoderLayer.extend
+        )
+        caches.append(old._replace(keys=keys, values=values))
+    states = Norm(options).apply({"params": decoder["norm"]}, x)
+    return states, Cache(cache.position + tokens.shape[1], tuple(caches))

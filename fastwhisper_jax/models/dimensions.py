@@ -1,0 +1,77 @@
+"""The sizes of a Whisper model, and how to compute with it: everything static about a forward pass."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+SAMPLE_RATE_HZ = 16_000
+FRAMES_PER_SECOND = 100
+FRAMES_PER_POSITION = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDimensions:
+    """Sizes of a Whisper model. Hashable, so that it can be a static argument of `jax.jit`.
+
+    The names are those of openai/whisper's `ModelDimensions`; the two stacks share one width.
+
+    Attributes:
+        n_mels: M, mel bins of the input (80, or 128 since large-v3).
+        n_audio_ctx: S, encoder positions, 50 a second (1500 for 30 s).
+        n_audio_head: N of the encoder.
+        n_audio_layer: encoder layers.
+        n_audio_mlp: F of the encoder.
+        n_vocab: V (51864 English only, 51865 multilingual, 51866 since large-v3).
+        n_text_ctx: decoder positions (448).
+        n_text_head: N of the decoder.
+        n_text_layer: decoder layers.
+        n_text_mlp: F of the decoder.
+        n_state: D, the width of both stacks.
+    """
+
+    n_mels: int
+    n_audio_ctx: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_audio_mlp: int
+    n_vocab: int
+    n_text_ctx: int
+    n_text_head: int
+    n_text_layer: int
+    n_text_mlp: int
+    n_state: int
+
+    @property
+    def n_frames(self) -> int:
+        """L, mel frames of a full window."""
+        return self.n_audio_ctx * FRAMES_PER_POSITION
+
+    @property
+    def context_seconds(self) -> float:
+        """Length of a full window in seconds."""
+        return self.n_frames / FRAMES_PER_SECOND
+
+    @property
+    def n_samples(self) -> int:
+        """A, audio samples of a full window at 16 kHz."""
+        return self.n_frames * SAMPLE_RATE_HZ // FRAMES_PER_SECOND
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """How to compute a forward pass; no option changes the parameters' shapes.
+
+    Attributes:
+        dtype: compute dtype of matmuls and activations, "float32" or "bfloat16". LayerNorm
+            statistics, attention softmax and logits are float32 in any case.
+        rematerialise: recompute each layer in the backward pass instead of keeping its activations.
+        dropout: rate of residual dropout, applied where a key is given (training only).
+    """
+
+    dtype: str = "float32"
+    rematerialise: bool = False
+    dropout: float = 0.0
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.dtype)

@@ -1,0 +1,75 @@
+"""The audio encoder: two convolutions over the log-mel spectrogram, then residual blocks."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.models.layers import EncoderLayer, Norm
+
+
+def sinusoids(length: int, width: int, max_timescale: float = 10_000.0) -> np.ndarray:
+    """Sinusoidal positions (length, width), float32.
+
+    Source: openai/whisper, `model.py`, `sinusoids`. Whisper keeps them in its weights; they are
+    never trained.
+    """
+    half = width // 2
+    scales = np.exp(-np.log(max_timescale) / (half - 1) * np.arange(half))
+    angles = np.arange(length)[:, None] * scales[None, :]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+class Conv(nn.Module):
+    """A convolution of width 3 over time, one frame of padding on either side."""
+
+    features: int
+    stride: int
+    options: ModelOptions
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtype = self.options.compute_dtype
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (3, x.shape[-1], self.features)
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x = jax.lax.conv_general_dilated(
+            x.astype(dtype),
+            kernel.astype(dtype),
+            window_strides=(self.stride,),
+            padding=[(1, 1)],
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )
+        return x + bias.astype(dtype)[None, None]
+
+
+class AudioEncoder(nn.Module):
+    """Maps a log-mel spectrogram (B, L, M) to audio features (B, S, D) with S = L / 2."""
+
+    dims: ModelDimensions
+    options: ModelOptions
+
+    @nn.compact
+    def __call__(self, log_mel: jax.Array) -> jax.Array:
+        dims, options = self.dims, self.options
+        x = Conv(dims.n_state, 1, options, name="conv1")(log_mel)
+        x = jax.nn.gelu(x, approximate=False)
+        x = Conv(dims.n_state, 2, options, name="conv2")(x)
+        x = jax.nn.gelu(x, approximate=False)
+        positions = self.param(
+            "positions", lambda _: jnp.asarray(sinusoids(dims.n_audio_ctx, dims.n_state))
+        )
+        x = x + positions.astype(x.dtype)[None]
+        layer = EncoderLayer
+        if options.rematerialise:
+            layer = nn.remat(layer, prevent_cse=False)
+        layers = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=dims.n_audio_layer,
+        )(dims.n_state, dims.n_audio_head, dims.n_audio_mlp, options, name="layers")
+        x, _ = layers(x)
+        return Norm(options, name="norm")(x)

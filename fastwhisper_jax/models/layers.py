@@ -1,0 +1,195 @@
+"""Attention, MLP and the two residual blocks of Whisper.
+
+Dimension letters, here and in every einsum of the project:
+    B batch              A audio samples (16 kHz)   L mel frames (100 Hz)   M mel bins
+    S encoder positions  T target tokens            D width                 N heads
+    H head width         F MLP width                V vocabulary            K attended positions
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fastwhisper_jax.models.dimensions import ModelOptions
+
+EMBEDDING_STDDEV = 0.02
+
+
+class Norm(nn.Module):
+    """LayerNorm over D with epsilon 1e-5: statistics in float32, result in the compute dtype."""
+
+    options: ModelOptions
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        shape = (1,) * (x.ndim - 1) + scale.shape
+        x = x.astype(jnp.float32)
+        # Two passes over x: the one-pass variance E[x^2] - E[x]^2 loses digits where |mean| >> std.
+        x = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(x).mean(axis=-1, keepdims=True)
+        x = x * jax.lax.rsqrt(variance + 1e-5) * scale.reshape(shape) + bias.reshape(shape)
+        return x.astype(self.options.compute_dtype)
+
+
+class Projection(nn.Module):
+    """x @ kernel + bias, in the compute dtype."""
+
+    features: int
+    options: ModelOptions
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtype = self.options.compute_dtype
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features)
+        )
+        x = x.astype(dtype) @ kernel.astype(dtype)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            x = x + bias.astype(dtype).reshape((1,) * (x.ndim - 1) + bias.shape)
+        return x
+
+
+class Attention(nn.Module):
+    """Multi-head attention; keys and values are projected apart, so that they can be cached.
+
+    Whisper's key projection has no bias.
+    """
+
+    width: int
+    heads: int
+    options: ModelOptions
+
+    def setup(self) -> None:
+        self.query = Projection(self.width, self.options)
+        self.key = Projection(self.width, self.options, use_bias=False)
+        self.value = Projection(self.width, self.options)
+        self.out = Projection(self.width, self.options)
+
+    def _split(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:-1], self.heads, self.width // self.heads)
+
+    def keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Projects x (B, K, D) to keys and values, each (B, K, N, H)."""
+        return self._split(self.key(x)), self._split(self.value(x))
+
+    def __call__(
+        self, x: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Attends from x (B, T, D) to keys and values (B, K, N, H); mask (T, K) is True where allowed."""
+        query = self._split(self.query(x)) * (self.width // self.heads) ** -0.5
+        scores = jnp.einsum("BTNH,BKNH->BNTK", query, keys, preferred_element_type=jnp.float32)
+        if mask is not None:
+            scores = jnp.where(mask[None, None], scores, jnp.finfo(jnp.float32).min)
+        attention = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+        attended = jnp.einsum("BNTK,BKNH->BTNH", attention, values)
+        return self.out(attended.reshape(x.shape))
+
+
+class MLP(nn.Module):
+    """fc2(gelu(fc1(x))), with the exact (erf) GELU."""
+
+    width: int
+    hidden: int
+    options: ModelOptions
+
+    def setup(self) -> None:
+        self.fc1 = Projection(self.hidden, self.options)
+        self.fc2 = Projection(self.width, self.options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class EncoderLayer(nn.Module):
+    """A pre-norm residual block of self-attention and MLP."""
+
+    width: int
+    heads: int
+    mlp_width: int
+    options: ModelOptions
+
+    def setup(self) -> None:
+        self.attn_norm = Norm(self.options)
+        self.attn = Attention(self.width, self.heads, self.options)
+        self.mlp_norm = Norm(self.options)
+        self.mlp = MLP(self.width, self.mlp_width, self.options)
+        self.dropout = nn.Dropout(self.options.dropout)
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
+        """Maps x (B, S, D) to (B, S, D); the second result is what `nn.scan` would stack."""
+        deterministic = not self.has_rng("dropout")
+        normed = self.attn_norm(x)
+        attended = self.attn(normed, *self.attn.keys_values(normed))
+        x = x + self.dropout(attended, deterministic=deterministic)
+        x = x + self.dropout(self.mlp(self.mlp_norm(x)), deterministic=deterministic)
+        return x, None
+
+
+class DecoderLayer(nn.Module):
+    """A pre-norm residual block of causal self-attention, cross-attention and MLP."""
+
+    width: int
+    heads: int
+    mlp_width: int
+    options: ModelOptions
+
+    def setup(self) -> None:
+        self.attn_norm = Norm(self.options)
+        self.attn = Attention(self.width, self.heads, self.options)
+        self.cross_attn_norm = Norm(self.options)
+        self.cross_attn = Attention(self.width, self.heads, self.options)
+        self.mlp_norm = Norm(self.options)
+        self.mlp = MLP(self.width, self.mlp_width, self.options)
+        self.dropout = nn.Dropout(self.options.dropout)
+
+    def __call__(self, x: jax.Array, hidden: jax.Array) -> tuple[jax.Array, None]:
+        """Maps all target positions x (B, T, D) at once; hidden (B, S, D) is the encoder's output."""
+        normed = self.attn_norm(x)
+        keys, values = self.attn.keys_values(normed)
+        causal = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
+        cross_keys, cross_values = self.cross_attn.keys_values(hidden)
+        return self._residuals(x, normed, keys, values, causal, cross_keys, cross_values), None
+
+    def cross_keys_values(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What the cached path keeps of hidden (B, S, D): keys and values (B, S, N, H)."""
+        return self.cross_attn.keys_values(hidden)
+
+    def extend(
+        self,
+        x: jax.Array,
+        keys: jax.Array,
+        values: jax.Array,
+        cross_keys: jax.Array,
+        cross_values: jax.Array,
+        position: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Maps x (B, T, D), which stands at `position`, and writes its keys and values (B, K, N, H)."""
+        normed = self.attn_norm(x)
+        new_keys, new_values = self.attn.keys_values(normed)
+        keys = jax.lax.dynamic_update_slice_in_dim(keys, new_keys, position, axis=1)
+        values = jax.lax.dynamic_update_slice_in_dim(values, new_values, position, axis=1)
+        rows = position + jnp.arange(x.shape[1])
+        causal = jnp.arange(keys.shape[1])[None, :] <= rows[:, None]
+        x = self._residuals(x, normed, keys, values, causal, cross_keys, cross_values)
+        return x, keys, values
+
+    def _residuals(
+        self,
+        x: jax.Array,
+        normed: jax.Array,
+        keys: jax.Array,
+        values: jax.Array,
+        causal: jax.Array,
+        cross_keys: jax.Array,
+        cross_values: jax.Array,
+    ) -> jax.Array:
+        deterministic = not self.has_rng("dropout")
+        attended = self.attn(normed, keys, values, causal)
+        x = x + self.dropout(attended, deterministic=deterministic)
+        attended = self.cross_attn(self.cross_attn_norm(x), cross_keys, cross_values)
+        x = x + self.dropout(attended, deterministic=deterministic)
+        return x + self.dropout(self.mlp(self.mlp_norm(x)), deterministic=deterministic)

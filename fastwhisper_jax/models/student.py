@@ -1,0 +1,94 @@
+"""Making a student from its teacher: which layers are copied, how long its context is."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.models.dimensions import (
+    FRAMES_PER_POSITION,
+    FRAMES_PER_SECOND,
+    ModelDimensions,
+)
+from fastwhisper_jax.models.whisper import Params
+
+
+def kept_layers(choice: int | tuple[int, ...] | None, teacher_layers: int, name: str) -> tuple[int, ...]:
+    """The teacher's layers that the student copies, in its own order.
+
+    Args:
+        choice: None for all; a count, spread as far apart as possible, always with the last layer
+            (Distil-Whisper's rule: 2 of 6 are 0 and 5); or explicit indices, ascending.
+        teacher_layers: how many the teacher has.
+        name: what to call the choice in an error.
+
+    Raises:
+        InputError: the count or an index is out of range, or indices do not ascend.
+
+    Source: Distil-Whisper (arXiv 2311.00430), section 3.1.
+    """
+    if choice is None:
+        return tuple(range(teacher_layers))
+    if isinstance(choice, int):
+        if not 1 <= choice <= teacher_layers:
+            raise InputError(
+                f"{name}={choice}, but the teacher has {teacher_layers} layers; "
+                f"choose 1 to {teacher_layers}"
+            )
+        spread = np.linspace(0, teacher_layers - 1, choice, dtype=int)
+        spread[-1] = teacher_layers - 1
+        return tuple(int(i) for i in spread)
+    ascending = all(a < b for a, b in zip(choice, choice[1:], strict=False))
+    if not choice or not ascending or choice[0] < 0 or choice[-1] >= teacher_layers:
+        raise InputError(
+            f"{name}={choice}: layer indices must ascend and lie in 0 to {teacher_layers - 1}"
+        )
+    return tuple(choice)
+
+
+def student_dimensions(
+    teacher: ModelDimensions,
+    encoder_layers: tuple[int, ...],
+    decoder_layers: tuple[int, ...],
+    context_seconds: float,
+) -> ModelDimensions:
+    """Sizes of the student that keeps these layers and hears windows of `context_seconds`.
+
+    Raises:
+        InputError: the context is longer than the teacher's or no whole number of positions (20 ms).
+    """
+    positions = context_seconds * FRAMES_PER_SECOND / FRAMES_PER_POSITION
+    if positions != int(positions) or not 0 < positions <= teacher.n_audio_ctx:
+        raise InputError(
+            f"student.context_seconds={context_seconds} must be a multiple of 0.02 and at most the "
+            f"teacher's {teacher.context_seconds}"
+        )
+    return dataclasses.replace(
+        teacher,
+        n_audio_ctx=int(positions),
+        n_audio_layer=len(encoder_layers),
+        n_text_layer=len(decoder_layers),
+    )
+
+
+def student_params(
+    teacher_params: Params,
+    dims: ModelDimensions,
+    encoder_layers: tuple[int, ...],
+    decoder_layers: tuple[int, ...],
+) -> dict[str, Any]:
+    """The student's first parameters: float32 copies of what the teacher has at the kept layers."""
+
+    def copy(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.array(x, jnp.float32), tree)
+
+    def keep(stack: Params, layers: tuple[int, ...]) -> dict[str, Any]:
+        index = np.array(layers)
+        return copy({**stack, "layers": jax.tree.map(lambda x: x[index], stack["layers"])})
+
+    encoder = keep(teacher_params["encoder"], encoder_layers)
+    encoder["positions"] = encoder["positions"][: dims.n_audio_ctx]
+    return {"encoder": encoder, "decoder": keep(teacher_params["decoder"], decoder_layers)}

@@ -1,0 +1,90 @@
+"""Whisper as pure functions of parameters and arrays: `encode`, `decode`, `logits`.
+
+Parameters are a nested dict `{"encoder": ..., "decoder": ...}`; the leaves under `layers` are
+stacked on a leading layer axis, so that one compiled layer serves all depths. Every function reads
+only the part that it names.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fastwhisper_jax.models.decoder import TextDecoder
+from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.models.encoder import AudioEncoder
+
+Params = Mapping[str, Any]
+
+
+def init_params(dims: ModelDimensions, key: jax.Array) -> dict[str, Any]:
+    """Random float32 parameters of a Whisper of the given sizes."""
+    options = ModelOptions()
+    encoder_key, decoder_key = jax.random.split(key)
+    log_mel = jnp.zeros((1, dims.n_frames, dims.n_mels))
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    hidden = jnp.zeros((1, dims.n_audio_ctx, dims.n_state))
+    return {
+        "encoder": AudioEncoder(dims, options).init(encoder_key, log_mel)["params"],
+        "decoder": TextDecoder(dims, options).init(decoder_key, tokens, hidden)["params"],
+    }
+
+
+def encode(
+    params: Params,
+    dims: ModelDimensions,
+    log_mel: jax.Array,
+    options: ModelOptions,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Audio features of log-mel spectrograms.
+
+    Args:
+        params: parameters; only `params["encoder"]` is read.
+        dims: sizes of the model.
+        log_mel: (B, L, M) float32, L = 2 S frames of a full window.
+        options: how to compute.
+        dropout_key: turns residual dropout on (training only).
+
+    Returns:
+        (B, S, D) in the compute dtype, after the encoder's last LayerNorm.
+
+    Source: transformers `WhisperEncoder`; openai/whisper `AudioEncoder`.
+    """
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    return AudioEncoder(dims, options).apply({"params": params["encoder"]}, log_mel, rngs=rngs)
+
+
+def decode(
+    params: Params,
+    dims: ModelDimensions,
+    tokens: jax.Array,
+    hidden: jax.Array,
+    options: ModelOptions,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Decoder states of all target positions at once (teacher forcing).
+
+    Args:
+        params: parameters; only `params["decoder"]` is read.
+        dims: sizes of the model.
+        tokens: (B, T) int32, T <= n_text_ctx.
+        hidden: (B, S, D), the output of `encode`.
+        options: how to compute.
+        dropout_key: turns residual dropout on (training only).
+
+    Returns:
+        (B, T, D) in the compute dtype, after the last LayerNorm: `logits` projects them.
+
+    Source: transformers `WhisperDecoder`; openai/whisper `TextDecoder`.
+    """
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    variables = {"params": params["decoder"]}
+    return TextDecoder(dims, options).apply(variables, tokens, hidden, rngs=rngs)
+
+
+def logits(params: Params, states: jax.Array) -> jax.Array:
+    """Projects decoder states (..., T, D) on the tied token embedding: (..., T, V) float32."""
+    embedding = params["decoder"]["embed_tokens"].astype(states.dtype)
+    return jnp.einsum("...TD,VD->...TV", states, embedding, preferred_element_type=jnp.float32)

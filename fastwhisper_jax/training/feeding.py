@@ -1,0 +1,98 @@
+"""From a schedule of batches to global arrays on the mesh, a few steps ahead of the update."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from fastwhisper_jax.config import DataConfig
+from fastwhisper_jax.data.corpus import Corpus
+from fastwhisper_jax.data.features import log_mel_spectrogram, spec_augment
+from fastwhisper_jax.data.loader import (
+    LoadInputs,
+    Schedule,
+    assemble_batch,
+    prefetch_to_device,
+    read_batches,
+)
+from fastwhisper_jax.training.sharding import put_batch
+from fastwhisper_jax.training.step import Batch
+
+Featurise = Callable[[Batch, jax.Array], Batch]
+
+
+def make_featurise(n_mels: int, data: DataConfig, seed: int, augments: bool) -> Featurise:
+    """Builds the jitted stage between reading and the step: audio becomes log-mel on the device.
+
+    Args:
+        n_mels: M.
+        data: SpecAugment's sizes.
+        seed: with the step it fixes the masks, so that a resumed run masks alike.
+        augments: False leaves SpecAugment out (evaluation).
+
+    Returns:
+        (batch, step) -> batch: "audio" (B, A) and "frames" (B,) are replaced by "log_mel" (B, L, M);
+        a batch without audio passes through.
+    """
+
+    @jax.jit
+    def featurise(batch: Batch, step: jax.Array) -> Batch:
+        if "audio" not in batch:
+            return batch
+        rest = {name: x for name, x in batch.items() if name not in ("audio", "frames")}
+        log_mel = log_mel_spectrogram(batch["audio"], n_mels)
+        if augments and (data.time_masks or data.freq_masks):
+            log_mel = spec_augment(
+                log_mel,
+                jax.random.fold_in(jax.random.key(seed), step),
+                time_masks=data.time_masks,
+                time_mask_frames=data.time_mask_frames,
+                freq_masks=data.freq_masks,
+                freq_mask_bins=data.freq_mask_bins,
+                frames=batch["frames"],
+            )
+        return rest | {"log_mel": log_mel}
+
+    return featurise
+
+
+def device_batches(
+    schedule: Schedule,
+    corpus: Corpus,
+    load_inputs: LoadInputs,
+    featurise: Featurise,
+    mesh: Mesh,
+    *,
+    end_of_text: int,
+    start_step: int = 0,
+    threads: int = 2,
+) -> Iterator[Batch]:
+    """Yields the batches of a schedule from `start_step` on, as the step takes them.
+
+    Args:
+        schedule: which utterances stand in which batch.
+        corpus: that the schedule's indices name.
+        load_inputs: the encoder's input, or its cached output.
+        featurise: the device's share of the work.
+        mesh: rows are divided over all of it; each process loads its own.
+        end_of_text: pads the labels.
+        start_step: completed updates.
+        threads: of background decoding.
+    """
+    assemble = functools.partial(
+        assemble_batch,
+        utterances=corpus.utterances,
+        tokens=corpus.tokens,
+        load_inputs=load_inputs,
+        end_of_text=end_of_text,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    batches = read_batches(schedule, assemble, start_step=start_step, threads=threads)
+    steps = itertools.count(start_step)
+    return prefetch_to_device(
+        batches, lambda batch: featurise(put_batch(batch, mesh), jnp.int32(next(steps)))
+    )

@@ -1,0 +1,47 @@
+"""Stopping a run without losing its state: SIGTERM (preemption) and Ctrl-C end the step, then save."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class StopRequest:
+    """Whether the run was asked to stop. A second request of Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self._requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._requested = True
+
+    def at(self, step: int) -> bool:
+        """Whether to stop after this step; all processes of a run get the same answer."""
+        if jax.process_count() > 1:
+            return bool(multihost_utils.reached_preemption_sync_point(step))
+        return self._requested
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Turns SIGTERM and SIGINT into a request while the block runs; only the main thread can."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
+        # Several processes are told by the coordination service, which handles SIGTERM itself.
+        yield request
+        return
+    before = {
+        number: signal.signal(number, request.receive) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,268 @@
+"""One update, as a pure function: teacher, student and earlier self are run, ASKD is differentiated.
+
+    train_step(state, teacher_params, batch) -> (state, metrics)
+
+There is one step. What the recipe's weights leave out for good (the teacher's decoder once its
+weight has fallen to 0, the earlier self before its phase) is left out of the compiled program by
+the static `Phase`; everything else follows the traced `state.step`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from fastwhisper_jax.models import whisper
+from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.objectives.askd import Weights
+from fastwhisper_jax.objectives.chunked import Sums, distillation_sums
+from fastwhisper_jax.training.sharding import BATCH_AXES, batch_sharding
+from fastwhisper_jax.training.state import TrainState, whole_student
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+TrainStep = Callable[[TrainState, dict[str, Any], Batch], tuple[TrainState, Metrics]]
+
+
+class Phase(NamedTuple):
+    """What has to be run at all. Chosen on the host, outside `jax.jit`."""
+
+    runs_teacher: bool
+    runs_self: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """Everything static about a step.
+
+    Attributes:
+        teacher_dims, student_dims: sizes.
+        teacher_options, student_options: how to compute; the student's hold its dropout.
+        shares_encoder: the student's encoder is the teacher's, frozen: it is run once for both.
+        temperature: tau of both KL terms.
+        adaptive: the gate of the objective.
+        self_begin: the step at which the earlier self is seeded from the student.
+        ema_decay: of the earlier self, an EMA; None makes it a snapshot.
+        snapshot_steps: updates between two snapshots.
+        accumulation_steps: micro-batches of an update.
+        chunk_tokens: target positions that the loss projects at once on a device.
+        seed: of dropout.
+    """
+
+    teacher_dims: ModelDimensions
+    student_dims: ModelDimensions
+    teacher_options: ModelOptions = ModelOptions()
+    student_options: ModelOptions = ModelOptions()
+    shares_encoder: bool = True
+    temperature: float = 1.0
+    adaptive: bool = False
+    self_begin: int = 0
+    ema_decay: float | None = 0.999
+    snapshot_steps: int = 1
+    accumulation_steps: int = 1
+    chunk_tokens: int = 512
+    seed: int = 0
+
+
+def make_train_step(
+    setup: Distillation,
+    phase: Phase,
+    weights_at: Callable[[jax.Array], Weights],
+    learning_rate_at: optax.Schedule,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+) -> TrainStep:
+    """Builds the update of one phase; `jax.jit` it with the state donated.
+
+    The batch is a dict of global arrays, rows over the whole mesh:
+        log_mel (B, L, M) float32, or encoder_states (B, S, D) where the encoder is shared;
+        input_ids (B, T), labels (B, T) int32; label_mask (B, T) float32, 1 for target tokens.
+
+    The loss is the sum over the target tokens of the global batch over their count, so
+    accumulation and sharding change no result. Metrics are pairs (sum, count).
+
+    Args:
+        setup: what is static.
+        phase: which teachers are run.
+        weights_at: the loss weights of the update that follows s completed ones.
+        learning_rate_at: the optimiser's schedule, for the metrics.
+        optimizer: of `state.params`.
+        mesh: with the axes of `sharding.BATCH_AXES`.
+    """
+
+    def train_step(
+        state: TrainState, teacher_params: dict[str, Any], batch: Batch
+    ) -> tuple[TrainState, Metrics]:
+        weights = weights_at(state.step)
+        self_params = _renewed_self(setup, state) if phase.runs_self else None
+        target_count = batch["label_mask"].sum()
+        step_key = jax.random.fold_in(jax.random.key(setup.seed), state.step)
+
+        def mean_loss(
+            params: dict[str, Any], micro_batch: Batch, key: jax.Array
+        ) -> tuple[jax.Array, Sums]:
+            student = state.replace(params=params)
+            sums = _sums(
+                setup, phase, student, self_params, teacher_params, micro_batch, weights, key, mesh
+            )
+            return sums.loss / target_count, sums
+
+        grads, sums = _accumulate(
+            jax.grad(mean_loss, has_aux=True), state.params, batch, step_key, setup.accumulation_steps
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if phase.runs_self and setup.ema_decay is not None:
+            self_params = optax.incremental_update(params, self_params, 1.0 - setup.ema_decay)
+        new_state = state.replace(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            self_params=self_params if phase.runs_self else state.self_params,
+        )
+        one = jnp.ones(())
+        metrics = {
+            "loss": (sums.loss, sums.count),
+            "ce": (sums.ce, sums.count),
+            "kl_teacher": (sums.kl_teacher, sums.count),
+            "kl_self": (sums.kl_self, sums.count),
+            "accuracy": (sums.correct, sums.count),
+            "teacher_weight": (weights.teacher, one),
+            "self_weight": (weights.self_teacher, one),
+            "ce_weight": (weights.ce, one),
+            "learning_rate": (learning_rate_at(state.step), one),
+            "grad_norm": (optax.global_norm(grads), one),
+        }
+        return new_state, metrics
+
+    return train_step
+
+
+def _renewed_self(setup: Distillation, state: TrainState) -> dict[str, Any]:
+    """The earlier self as this update sees it: seeded, or a snapshot that is due, or as it was."""
+    assert state.self_params is not None
+    since = state.step - setup.self_begin
+    is_due = since == 0 if setup.ema_decay is not None else since % setup.snapshot_steps == 0
+    return jax.tree.map(lambda x, old: jnp.where(is_due, x, old), state.params, state.self_params)
+
+
+def _sums(
+    setup: Distillation,
+    phase: Phase,
+    state: TrainState,
+    self_params: dict[str, Any] | None,
+    teacher_params: dict[str, Any],
+    batch: Batch,
+    weights: Weights,
+    key: jax.Array,
+    mesh: Mesh,
+) -> Sums:
+    """Runs the models that the phase needs on one micro-batch, and sums the objective."""
+    dims, options = setup.student_dims, setup.student_options
+    encoder_key, decoder_key = jax.random.split(key) if options.dropout else (None, None)
+    student = whole_student(state, teacher_params, setup.shares_encoder)
+    trains_encoder = "encoder" in state.params
+    tokens = batch["input_ids"]
+
+    teacher_hidden = student_hidden = self_hidden = None
+    if setup.shares_encoder:
+        student_hidden = batch.get("encoder_states")
+        if student_hidden is None:
+            student_hidden = whisper.encode(
+                teacher_params, setup.teacher_dims, batch["log_mel"], setup.teacher_options
+            )
+        teacher_hidden = self_hidden = jax.lax.stop_gradient(student_hidden)
+        student_hidden = teacher_hidden
+    else:
+        window = batch["log_mel"][:, : dims.n_frames]
+        student_hidden = self_hidden = whisper.encode(
+            student, dims, window, options, encoder_key if trains_encoder else None
+        )
+        if phase.runs_teacher:
+            teacher_hidden = whisper.encode(
+                teacher_params, setup.teacher_dims, batch["log_mel"], setup.teacher_options
+            )
+
+    states = whisper.decode(student, dims, tokens, student_hidden, options, decoder_key)
+    states = jax.lax.with_sharding_constraint(states, batch_sharding(mesh))
+    teacher_states = teacher_embedding = self_states = self_embedding = None
+    if phase.runs_teacher:
+        teacher_states = whisper.decode(
+            teacher_params, setup.teacher_dims, tokens, teacher_hidden, setup.teacher_options
+        )
+        teacher_embedding = teacher_params["decoder"]["embed_tokens"]
+    if self_params is not None:
+        itself = whole_student(state.replace(params=self_params), teacher_params, setup.shares_encoder)
+        if trains_encoder:
+            self_hidden = whisper.encode(itself, dims, window, options)
+        self_states = whisper.decode(itself, dims, tokens, self_hidden, options)
+        self_embedding = itself["decoder"]["embed_tokens"]
+
+    rows = tokens.shape[0] // mesh.size
+    return distillation_sums(
+        states,
+        student["decoder"]["embed_tokens"],
+        teacher_states,
+        teacher_embedding,
+        self_states,
+        self_embedding,
+        batch["labels"],
+        batch["label_mask"],
+        weights,
+        temperature=setup.temperature,
+        adaptive=setup.adaptive,
+        chunk_size=max(1, setup.chunk_tokens // rows),
+        mesh=mesh,
+        batch_axes=BATCH_AXES,
+    )
+
+
+def _accumulate(
+    grad_fn: Callable[..., tuple[Any, Sums]],
+    params: dict[str, Any],
+    batch: Batch,
+    key: jax.Array,
+    accumulation_steps: int,
+) -> tuple[Any, Sums]:
+    """Sums gradients and sums over micro-batches, one after the other."""
+    if accumulation_steps == 1:
+        return grad_fn(params, batch, key)
+
+    def split(x: jax.Array) -> jax.Array:
+        # Row r goes to micro-batch r % accumulation_steps: every device keeps the rows it has.
+        rows = x.shape[0] // accumulation_steps
+        return x.reshape(rows, accumulation_steps, *x.shape[1:]).swapaxes(0, 1)
+
+    def body(total: Any, micro: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        micro_batch, index = micro
+        part = grad_fn(params, micro_batch, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, part), None
+
+    micro_batches = (jax.tree.map(split, batch), jnp.arange(accumulation_steps))
+    first = jax.tree.map(lambda x: x[0], micro_batches)
+    shapes = jax.eval_shape(lambda micro: grad_fn(params, *micro), first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(body, zeros, micro_batches)
+    return total
+
+
+def make_eval_step(
+    setup: Distillation, mesh: Mesh
+) -> Callable[[TrainState, dict[str, Any], Batch], Metrics]:
+    """Builds the student's cross-entropy and token accuracy on a batch, as pairs (sum, count)."""
+    setup = dataclasses.replace(
+        setup, student_options=dataclasses.replace(setup.student_options, dropout=0.0)
+    )
+    phase = Phase(runs_teacher=False, runs_self=False)
+
+    def eval_step(state: TrainState, teacher_params: dict[str, Any], batch: Batch) -> Metrics:
+        weights = Weights(jnp.ones(()), jnp.zeros(()), jnp.zeros(()))
+        key = jax.random.key(setup.seed)
+        sums = _sums(setup, phase, state, None, teacher_params, batch, weights, key, mesh)
+        return {"eval_ce": (sums.ce, sums.count), "eval_accuracy": (sums.correct, sums.count)}
+
+    return eval_step

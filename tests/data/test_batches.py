@@ -1,0 +1,175 @@
+import itertools
+import random
+from collections import Counter
+
+import pytest
+
+from fastwhisper_jax.data.batches import (
+    BatchRules,
+    BatchSchedule,
+    UtteranceSize,
+    plan_epoch,
+    plan_in_order,
+    select_fitting,
+)
+from fastwhisper_jax.errors import InputError
+
+_JOINING = {"join_probability": 0.7, "gap_seconds": 0.2}
+
+
+def _sizes(count: int, groups: str = "a") -> list[UtteranceSize]:
+    draw = random.Random(0)
+    return [
+        UtteranceSize(draw.uniform(0.3, 12.0), 4, draw.randrange(0, 60), draw.choice(groups))
+        for _ in range(count)
+    ]
+
+
+def _rules(**changes) -> BatchRules:
+    return BatchRules(
+        **{"global_batch_size": 8, "buckets": (16, 32, 64), "context_seconds": 30.0} | changes
+    )
+
+
+def _row_tokens(sizes, row):
+    return 4 + sum(sizes[index].label_tokens for index in row)
+
+
+def _utterances(plans):
+    return [index for plan in plans for row in plan.rows for index in row]
+
+
+@pytest.mark.parametrize("joining", [{}, _JOINING, {"join_probability": 1.0}])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 203])
+def test_each_utterance_occurs_exactly_once_an_epoch(count, joining):
+    plans = plan_epoch(_sizes(count), _rules(**joining), epoch=3)
+    assert Counter(_utterances(plans)) == Counter(range(count))
+    assert all(len(plan.rows) == 8 for plan in plans)
+    # Only the very last batch has empty rows, after its full ones.
+    assert all(all(plan.rows) for plan in plans[:-1])
+    last = [bool(row) for row in plans[-1].rows]
+    assert last[0] and last == sorted(last, reverse=True)
+
+
+def test_a_row_stands_in_the_shortest_bucket_that_holds_it():
+    sizes = _sizes(203)
+    plans = plan_epoch(sizes, _rules(), epoch=0)
+    for plan in plans:
+        longest = max(_row_tokens(sizes, row) for row in plan.rows)
+        assert plan.target_length == next(t for t in (16, 32, 64) if t >= longest)
+    # Whole batches come first; what is left over fills less than one batch a bucket.
+    assert sum(plan.rows[-1] == () for plan in plans) <= 1
+    assert {plan.target_length for plan in plans} == {16, 32, 64}
+
+
+def test_the_order_is_fixed_by_seed_and_epoch():
+    sizes = _sizes(100)
+    plans = plan_epoch(sizes, _rules(**_JOINING), epoch=1)
+    assert plans == plan_epoch(sizes, _rules(**_JOINING), epoch=1)
+    assert _utterances(plans) != _utterances(plan_epoch(sizes, _rules(**_JOINING), epoch=2))
+    assert _utterances(plans) != _utterances(plan_epoch(sizes, _rules(seed=1, **_JOINING), epoch=1))
+
+
+def test_the_order_does_not_change_between_versions():
+    sizes = [UtteranceSize(1.0, 4, 5)] * 8
+    assert _utterances(plan_epoch(sizes, _rules(seed=7), epoch=2)) == [6, 4, 0, 5, 7, 1, 3, 2]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+def test_slices_of_the_processes_tile_the_global_batch(processes):
+    plan = plan_epoch(_sizes(20), _rules(), epoch=0)[0]
+    slices = [plan.rows_of_process(index, processes) for index in range(processes)]
+    assert tuple(itertools.chain.from_iterable(slices)) == plan.rows
+
+
+def test_a_batch_that_does_not_divide_over_the_processes_is_an_input_error():
+    with pytest.raises(InputError, match="global_batch_size=8 does not divide over 3 processes"):
+        plan_epoch(_sizes(20), _rules(), epoch=0)[0].rows_of_process(0, 3)
+
+
+def test_joined_utterances_never_exceed_context_or_bucket_and_share_their_group():
+    sizes = _sizes(300, groups="ab")
+    plans = plan_epoch(sizes, _rules(join_probability=1.0, gap_seconds=0.5), epoch=0)
+    rows = [row for plan in plans for row in plan.rows if row]
+    for row in rows:
+        seconds = sum(sizes[index].seconds for index in row) + 0.5 * (len(row) - 1)
+        assert seconds <= 30.0
+        assert _row_tokens(sizes, row) <= 64
+        assert len({sizes[index].group for index in row}) == 1
+    assert max(map(len, rows)) >= 3
+
+
+def test_joined_utterances_are_adjacent_in_the_order_without_joining():
+    sizes = [UtteranceSize(10.0, 4, 2)] * 16
+    order = _utterances(plan_epoch(sizes, _rules(), epoch=0))
+    joined = plan_epoch(sizes, _rules(join_probability=1.0), epoch=0)
+    rows = [row for plan in joined for row in plan.rows if row]
+    assert _utterances(joined) == order
+    assert [len(row) for row in rows] == [3, 3, 3, 3, 3, 1]
+
+
+def test_without_joining_each_row_is_one_utterance():
+    plans = plan_epoch(_sizes(50), _rules(), epoch=0)
+    assert all(len(row) <= 1 for plan in plans for row in plan.rows)
+
+
+def test_what_does_not_fit_is_dropped_and_counted():
+    sizes = [
+        UtteranceSize(30.0, 4, 60),
+        UtteranceSize(30.01, 4, 5),
+        UtteranceSize(5.0, 4, 61),
+        UtteranceSize(1.0, 4, 0),
+    ]
+    selection = select_fitting(sizes, (16, 64), 30.0)
+    assert selection.kept == (0, 3)
+    assert (selection.too_long_audio, selection.too_long_label, selection.dropped) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("joining", [{}, _JOINING])
+def test_a_schedule_is_its_epochs_one_after_the_other(joining):
+    sizes, rules = _sizes(101), _rules(**joining)
+    epochs = [plan_epoch(sizes, rules, epoch) for epoch in range(4)]
+    schedule = BatchSchedule(sizes, rules, epochs=4)
+    expected = list(itertools.chain.from_iterable(epochs))
+    assert len(schedule) == len(expected)
+    assert list(schedule) == expected
+    places = [(epoch, index) for epoch in range(4) for index in range(len(epochs[epoch]))]
+    assert [schedule.position(step) for step in range(len(schedule))] == places
+
+
+def test_a_schedule_of_steps_equals_one_of_epochs_as_far_as_it_goes():
+    sizes, rules = _sizes(101), _rules(**_JOINING)
+    by_epochs = BatchSchedule(sizes, rules, epochs=3)
+    by_steps = BatchSchedule(sizes, rules, steps=len(by_epochs) - 1)
+    assert list(by_steps) == list(by_epochs)[:-1]
+    with pytest.raises(IndexError):
+        by_steps[len(by_steps)]
+
+
+def test_any_step_of_a_fresh_schedule_equals_that_of_one_read_from_the_start():
+    sizes, rules = _sizes(101), _rules(**_JOINING)
+    read = list(BatchSchedule(sizes, rules, epochs=4))
+    for step in (len(read) - 1, len(read) // 2, 0):
+        assert BatchSchedule(sizes, rules, epochs=4)[step] == read[step]
+
+
+def test_a_schedule_without_utterances_is_an_input_error():
+    with pytest.raises(InputError, match="no utterance is left"):
+        BatchSchedule([], _rules(), epochs=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"global_batch_size": 0}, {"buckets": ()}, {"buckets": (64, 32)}, {"join_probability": 2}],
+)
+def test_rules_that_cannot_hold_are_input_errors(changes):
+    with pytest.raises(InputError, match=next(iter(changes))):
+        _rules(**changes)
+
+
+def test_in_order_each_utterance_has_its_own_row_in_the_given_order():
+    sizes = _sizes(11)
+    plans = plan_in_order(sizes, 4, (16, 64))
+    assert [row for plan in plans for row in plan.rows] == [(i,) for i in range(11)] + [()]
+    for plan in plans:
+        assert plan.target_length >= max(_row_tokens(sizes, row) for row in plan.rows if row)

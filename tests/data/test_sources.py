@@ -1,0 +1,190 @@
+import json
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import soundfile
+
+from fastwhisper_jax.data.audio import EmbeddedAudio, load_audio
+from fastwhisper_jax.data.sources import read_source
+from fastwhisper_jax.errors import InputError
+
+
+def _write(path, seconds=0.5):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(round(seconds * 16_000), 0.1, np.float32), 16_000)
+    return path
+
+
+def _manifest(folder, lines):
+    path = folder / "m.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def hugging_face(monkeypatch, tmp_path):
+    """`datasets`, with its cache in this test's folder and the hub switched off."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    return datasets
+
+
+def _table(folder, text_column="text", rows=3):
+    """Rows of 0.5 s, 1.0 s, 1.5 s, ... of audio, embedded as data sets on the hub have it."""
+    files = [_write(folder / f"{row}.flac", 0.5 * (row + 1)) for row in range(rows)]
+    audio = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    return pyarrow.table(
+        {
+            "audio": pyarrow.array(audio, kind),
+            text_column: [f"text {row}" for row in range(rows)],
+            "language": ["en"] * rows,
+        }
+    )
+
+
+def _saved(datasets, table, folder):
+    """What `Dataset.save_to_disk` of a set with an Audio column leaves."""
+    features = {name: datasets.Value("string") for name in table.column_names if name != "audio"}
+    info = datasets.DatasetInfo(features=datasets.Features({"audio": datasets.Audio(), **features}))
+    dataset = datasets.Dataset(table, info=info)
+    dataset.save_to_disk(str(folder))
+    return folder
+
+
+def _assert_rows(utterances):
+    assert [u.text for u in utterances] == ["text 0", "text 1", "text 2"]
+    assert [u.duration for u in utterances] == [0.5, 1.0, 1.5]
+    assert {u.language for u in utterances} == {"en"}
+    assert len({u.id for u in utterances}) == 3
+    for row, utterance in enumerate(utterances):
+        assert isinstance(utterance.audio, EmbeddedAudio)
+        assert load_audio(utterance.audio).shape == (8_000 * (row + 1),)
+
+
+def test_missing_durations_are_read_from_the_header(tmp_path):
+    _write(tmp_path / "a.wav", 0.5)
+    lines = [
+        {"audio": "a.wav"},
+        {"audio": "a.wav", "offset": 0.2},
+        {"audio": "a.wav", "duration": 0.1},
+    ]
+    durations = [u.duration for u in read_source(_manifest(tmp_path, lines))]
+    np.testing.assert_allclose(durations, [0.5, 0.3, 0.1])
+
+
+def test_all_audio_that_cannot_be_read_is_reported_at_once(tmp_path):
+    (tmp_path / "text.wav").write_text("no audio\n" * 10)
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), 16_000)
+    _write(tmp_path / "fine.wav")
+    names = ["fine", "text", "empty", "none0", "none1", "none2"]
+    lines = [{"audio": f"{name}.wav", "duration": 0.5} for name in names]
+    with pytest.raises(InputError) as caught:
+        read_source(_manifest(tmp_path, lines))
+    message = str(caught.value)
+    assert message.startswith("5 errors in ")
+    assert "text.wav cannot be read as audio" in message
+    assert "empty.wav is empty" in message
+    assert "no audio file" in message and "none0.wav" in message
+    assert message.endswith("; and 2 more")
+    assert "fine.wav" not in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "part", [{"offset": 0.5}, {"offset": 0.3, "duration": 0.3}, {"duration": 1}]
+)
+def test_a_part_that_lies_outside_of_its_file_is_an_input_error(tmp_path, part):
+    _write(tmp_path / "a.wav", 0.5)
+    with pytest.raises(InputError, match="it must lie within"):
+        read_source(_manifest(tmp_path, [{"audio": "a.wav", **part}]))
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "none/at/all", "none.parquet", "./none"])
+def test_a_source_that_is_not_there_is_an_input_error(name):
+    with pytest.raises(InputError, match=r"none.*(cannot be read|must be a manifest)"):
+        read_source(name)
+
+
+def test_a_hub_id_that_cannot_be_loaded_is_an_input_error(hugging_face):
+    with pytest.raises(InputError, match="owner/none is no local path") as caught:
+        read_source("owner/none")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text_column", ["text", "sentence", "transcription"])
+@pytest.mark.parametrize("says_audio", [True, False])
+def test_a_parquet_file_is_read_without_decoding(hugging_face, tmp_path, text_column, says_audio):
+    path = tmp_path / "set.parquet"
+    table = _table(tmp_path, text_column)
+    if says_audio:  # as files on the hub do: their schema names the Audio feature
+        features = {name: {"dtype": "string", "_type": "Value"} for name in table.column_names}
+        features["audio"] = {"_type": "Audio"}
+        about = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": about})
+    pyarrow.parquet.write_table(table, path)
+    _assert_rows(read_source(path))
+
+
+def test_a_folder_of_parquet_files_is_read_by_split(hugging_face, tmp_path):
+    folder = tmp_path / "set" / "data"
+    folder.mkdir(parents=True)
+    table = _table(tmp_path)
+    pyarrow.parquet.write_table(table, folder / "train-00000-of-00001.parquet")
+    pyarrow.parquet.write_table(table.slice(0, 1), folder / "test-00000-of-00001.parquet")
+    _assert_rows(read_source(tmp_path / "set", "train"))
+    with pytest.raises(InputError, match="no data set for split 'dev'"):
+        read_source(tmp_path / "set", "dev")
+
+
+def test_a_data_set_saved_to_disk_is_read_without_decoding(hugging_face, tmp_path):
+    _assert_rows(read_source(_saved(hugging_face, _table(tmp_path), tmp_path / "saved")))
+
+
+def test_a_saved_data_set_of_several_splits_needs_one_of_them(hugging_face, tmp_path):
+    table = _table(tmp_path)
+    for split in ("train", "test"):
+        _saved(hugging_face, table, tmp_path / "saved" / split)
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    _assert_rows(read_source(tmp_path / "saved", "test"))
+    for split in (None, "dev"):
+        with pytest.raises(InputError, match="has the splits train, test"):
+            read_source(tmp_path / "saved", split)
+
+
+def test_a_data_set_that_names_files_reads_them(hugging_face, tmp_path):
+    files = [str(_write(tmp_path / f"{row}.flac")) for row in range(2)]
+    path = tmp_path / "set.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"audio": files, "id": [7, 8]}), path)
+    utterances = read_source(path)
+    assert [u.id for u in utterances] == ["7", "8"]
+    assert [u.text for u in utterances] == [None, None]
+    assert load_audio(utterances[1].audio).shape == (8_000,)
+
+
+def test_what_is_no_data_set_is_an_input_error(hugging_face, tmp_path):
+    with pytest.raises(InputError, match="holds no data set"):
+        read_source(tmp_path)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 but not really")
+    with pytest.raises(InputError, match="cannot be read as a data set") as caught:
+        read_source(tmp_path / "broken.parquet")
+    assert "\n" not in str(caught.value)
+    pyarrow.parquet.write_table(pyarrow.table({"sound": [1]}), tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="it must have one named audio"):
+        read_source(tmp_path / "other.parquet")
+
+
+def test_a_column_of_a_wrong_type_is_an_input_error(hugging_face, tmp_path):
+    table = _table(tmp_path).drop_columns(["text"]).append_column("text", [[1, 2, 3]])
+    pyarrow.parquet.write_table(table, tmp_path / "set.parquet")
+    with pytest.raises(InputError, match="column text holds int64; it must be text"):
+        read_source(tmp_path / "set.parquet")
+
+
+@pytest.mark.real
+def test_real_manifests_are_complete(real_data):
+    utterances = read_source(real_data / "asterisk-en" / "test.jsonl")
+    assert len(utterances) == 99
+    assert sum(u.duration or 0.0 for u in utterances) == pytest.approx(218, abs=1)

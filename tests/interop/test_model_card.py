@@ -1,0 +1,66 @@
+"""The model card says where a student comes from, how well it does and how to use it."""
+
+import dataclasses
+
+from fastwhisper_jax.interop.model_card import CardFacts, Score, model_card
+from fastwhisper_jax.models.dimensions import ModelDimensions
+
+BASE = ModelDimensions(80, 1500, 8, 6, 2048, 51865, 448, 8, 6, 2048, 512)
+STUDENT = dataclasses.replace(BASE, n_text_layer=2)
+FACTS = CardFacts(
+    base_model="openai/whisper-base",
+    encoder_layers=(0, 1, 2, 3, 4, 5),
+    decoder_layers=(0, 5),
+    languages=("no", "en"),
+    license="mit",
+    training="Trained on prompts.",
+    scores=(Score("prompts/test", "english", 0.182, 0.073), Score("digits", "digits", 0.5)),
+)
+
+
+def test_header_holds_what_the_hub_reads():
+    header = model_card("small", FACTS, STUDENT, BASE).split("---\n")[1].splitlines()
+    assert header[:5] == [
+        "language:",
+        '- "no"',  # bare, YAML would read it as false
+        '- "en"',
+        'license: "mit"',
+        'base_model: "openai/whisper-base"',
+    ]
+    assert "library_name: transformers" in header
+    assert "pipeline_tag: automatic-speech-recognition" in header
+    assert '- "whisper"' in header
+
+
+def test_results_stand_beside_the_teachers():
+    card = model_card("small", FACTS, STUDENT, BASE)
+    assert "all 6 encoder layers and 2 of 6 decoder layers (the teacher's 0, 5, from 0)" in card
+    assert "| parameters (millions) | 72.6 | 55.8 |" in card
+    assert "| WER %, prompts/test (english normaliser) | 7.30 | 18.20 |" in card
+    assert "| WER %, digits (digits normaliser) | not measured | 50.00 |" in card
+
+
+def test_every_program_is_shown_with_the_models_own_name():
+    card = model_card("small-whisper", FACTS, STUDENT, BASE)
+    assert 'model="small-whisper"' in card
+    assert 'FlaxWhisperForConditionalGeneration.from_pretrained("small-whisper")' in card
+    assert "ct2-transformers-converter --model small-whisper" in card
+    assert "convert-h5-to-ggml.py small-whisper" in card
+
+
+def test_short_context_is_stated_and_programs_that_cannot_run_it_are_not_shown():
+    card = model_card("small", FACTS, dataclasses.replace(STUDENT, n_audio_ctx=500), BASE)
+    assert "hears 10 seconds at a time, not 30" in card
+    assert "ct2-transformers-converter" not in card
+    assert "convert-h5-to-ggml" not in card
+
+
+def test_english_only_model_is_not_asked_for_a_language():
+    english_only = dataclasses.replace(STUDENT, n_vocab=51864)
+    assert "generate_kwargs" not in model_card("small", FACTS, english_only, BASE)
+
+
+def test_unknown_license_is_not_made_up():
+    card = model_card("small", dataclasses.replace(FACTS, license=None), STUDENT, BASE)
+    assert 'license: "other"' in card
+    assert "The teacher's licence applies." in card

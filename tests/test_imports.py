@@ -1,0 +1,87 @@
+"""Who may import whom: a reader goes down the main path and never back up."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastwhisper_jax
+
+PACKAGE = Path(fastwhisper_jax.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# What each part may import of the others, beside itself. Only cli sees everything.
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors"},
+    "recipe": {"config", "errors"},
+    "data": {"errors"},
+    "models": {"errors"},
+    "objectives": {"errors"},
+    "training": {"data", "models", "objectives", "errors"},
+    "training/loop": {"config", "data", "models", "objectives", "errors"},
+    "evaluation": {"models", "errors"},
+    "interop": {"models", "errors"},
+}
+
+
+def name_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def imported(path):
+    """Dotted names of all modules that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively; name the package"
+            if node.module == "fastwhisper_jax":
+                yield from (f"fastwhisper_jax.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_imports_against_the_arrows(path):
+    name = name_of(path)
+    part = name.split("/")[0]
+    if part in ("__init__", "cli"):
+        return
+    allowed = MAY_IMPORT.get(name, MAY_IMPORT.get(part))
+    assert allowed is not None, f"{name} is a new part: say in MAY_IMPORT what it may import"
+    ours = {m.split(".")[1] for m in imported(path) if m.startswith("fastwhisper_jax.")}
+    assert ours - {part} <= allowed
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_imports_torch(path):
+    banned = {"torch", "torchaudio", "torchcodec", "librosa", "tensorflow"}
+    assert not {module.split(".")[0] for module in imported(path)} & banned
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["export"]])
+def test_help_imports_neither_jax_nor_transformers(command):
+    """They take seconds to import; help answers at once."""
+    script = """
+import json, sys
+from fastwhisper_jax.cli import main
+try:
+    code = main(json.loads(sys.argv[1]))
+except SystemExit as exit:
+    code = exit.code
+slow = {"jax", "flax", "orbax", "transformers", "datasets", "numpy"} & set(sys.modules)
+print(json.dumps({"code": code or 0, "slow": sorted(slow)}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps([*command, "--help"])],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == {"code": 0, "slow": []}
+    assert "usage" in done.stdout.lower()
+    assert done.stderr == ""
