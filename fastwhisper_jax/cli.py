@@ -59,7 +59,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
         arguments, overrides = split_overrides(arguments)
         if "--help" in arguments or "-h" in arguments:
-            commands["train"].epilog += _fields_epilog(arguments)
+            train = commands["train"]
+            train.epilog = f"{train.epilog}{_fields_epilog(arguments)}"
     namespace = parser.parse_args(arguments)
     return int(namespace.run(namespace, overrides))
 
@@ -89,7 +90,9 @@ def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> int:
     _quiet()
     from fastwhisper_jax.commands import evaluate
 
-    chosen = {name: value for name, value in vars(options).items() if name not in ("run", "command")}
+    chosen = {
+        name: value for name, value in vars(options).items() if name not in ("run", "command")
+    }
     report = evaluate.run(evaluate.Options(**chosen))
     _say(evaluate.summary(report, options.report))
     return DONE
@@ -114,7 +117,7 @@ def _quiet() -> None:
 def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     parser = Parser(
         prog="fastwhisper",
-        description="Distil Whisper into a small, fast student, and hand it over as Hugging Face weights.",
+        description="Distil Whisper into a small, fast student, kept as Hugging Face weights.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -139,7 +142,11 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     )
     train.add_argument("recipe", type=Path, metavar="RECIPE.py", help="a recipe, see configs/")
     train.add_argument(
-        "--run-dir", type=Path, required=True, metavar="RUN", help="folder of the run, made if absent"
+        "--run-dir",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="folder of the run, made if absent",
     )
     train.usage = "fastwhisper train RECIPE.py --run-dir RUN [--section.field VALUE ...]"
     train.set_defaults(run=_train)
@@ -151,11 +158,17 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     )
     evaluate.add_argument("model", metavar="MODEL", help="Hugging Face folder or hub id")
     evaluate.add_argument("--data", required=True, metavar="MANIFEST", help="manifest or data set")
-    evaluate.add_argument("--report", type=Path, metavar="OUT.json", help="where to write the report")
+    evaluate.add_argument(
+        "--report", type=Path, metavar="OUT.json", help="where to write the report"
+    )
     evaluate.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")
     evaluate.add_argument(
-        "--max-new-tokens", type=int, default=224, metavar="N", help="most tokens a text; default: 224"
+        "--max-new-tokens",
+        type=int,
+        default=224,
+        metavar="N",
+        help="most tokens a text; default: 224",
     )
     evaluate.add_argument(
         "--normalizer",
@@ -179,6 +192,8 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     )
     export.add_argument("run_dir", type=Path, metavar="RUN", help="folder of a run")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    export.add_argument("--step", type=int, metavar="N", help="checkpoint; default: the newest good one")
+    export.add_argument(
+        "--step", type=int, metavar="N", help="checkpoint; default: the newest good one"
+    )
     export.set_defaults(run=_export)
     return parser, {"train": train, "evaluate": evaluate, "export": export}

@@ -15,7 +15,9 @@ from fastwhisper_jax.errors import InputError
 def _check(section: object, rules: dict[str, tuple[bool, str]]) -> None:
     """Raises one InputError that lists every field of a section that breaks its rule."""
     broken = [
-        f"{name}={getattr(section, name)!r} {must}" for name, (holds, must) in rules.items() if not holds
+        f"{name}={getattr(section, name)!r} {must}"
+        for name, (holds, must) in rules.items()
+        if not holds
     ]
     if broken:
         raise InputError(f"{type(section).__name__}: " + "; ".join(broken))
@@ -32,9 +34,9 @@ LENGTH_RULE = "must be a count of updates (int) or a fraction of the run (float,
 class ScheduleConfig:
     """A weight over the steps of a run.
 
-    The value is `init_value` up to step `begin`, then moves to `end_value` over `steps` updates along
-    the curve `kind`, and stays there. "constant" is `init_value` throughout; "piecewise" takes
-    the value `values[i]` from `boundaries[i]` on, and `init_value` before.
+    The value is `init_value` up to step `begin`, then moves to `end_value` over `steps` updates
+    along the curve `kind`, and stays there. "constant" is `init_value` throughout; "piecewise"
+    takes the value `values[i]` from `boundaries[i]` on, and `init_value` before.
     """
 
     kind: Literal["constant", "linear", "cosine", "exponential", "piecewise"] = "constant"
@@ -51,7 +53,10 @@ class ScheduleConfig:
         _check(
             self,
             {
-                "init_value": (all(0 <= w < math.inf for w in weights), "weights must be at least 0"),
+                "init_value": (
+                    all(0 <= w < math.inf for w in weights),
+                    "weights must be at least 0",
+                ),
                 "begin": (_is_length(self.begin), LENGTH_RULE),
                 "steps": (_is_length(self.steps) and self.steps > 0, LENGTH_RULE + ", above 0"),
                 "boundaries": (all(map(_is_length, self.boundaries)), LENGTH_RULE),
@@ -80,8 +85,8 @@ class StudentConfig:
     """How the student is cut out of its teacher.
 
     Attributes:
-        path: a Hugging Face folder or hub id to cut the student from instead of the teacher; it must
-            share the teacher's vocabulary and mel bins.
+        path: a Hugging Face folder or hub id to cut the student from instead of the teacher; it
+            must share the teacher's vocabulary and mel bins.
         encoder_layers: None for all, a count (spread as far apart as possible), or indices.
         decoder_layers: the same for the decoder.
         context_seconds: length of the audio window, at most the teacher's 30 s.
@@ -279,8 +284,14 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         batch, micro = self.global_batch_size, self.accumulation_steps
-        positive = ("global_batch_size", "accumulation_steps", "log_every", "keep_checkpoints")
-        positive += ("eval_batch_size", "max_new_tokens")
+        positive = (
+            "global_batch_size",
+            "accumulation_steps",
+            "log_every",
+            "keep_checkpoints",
+            "eval_batch_size",
+            "max_new_tokens",
+        )
         rules = {name: (getattr(self, name) > 0, "must be at least 1") for name in positive}
         rules |= {
             name: (getattr(self, name) >= 0, "must be at least 0")
@@ -292,7 +303,10 @@ class TrainingConfig:
             self,
             {
                 "epochs": (length is not None and length > 0, "or steps must be at least 1"),
-                "accumulation_steps": (batch % micro == 0, f"must divide global_batch_size={batch}"),
+                "accumulation_steps": (
+                    batch % micro == 0,
+                    f"must divide global_batch_size={batch}",
+                ),
             },
         )
 
@@ -311,7 +325,10 @@ class MeshConfig:
         _check(
             self,
             {
-                "data": (self.data == -1 or self.data > 0, "must be at least 1, or -1 for the rest"),
+                "data": (
+                    self.data == -1 or self.data > 0,
+                    "must be at least 1, or -1 for the rest",
+                ),
                 "fsdp": (self.fsdp > 0, "must be at least 1"),
             },
         )
@@ -333,10 +350,11 @@ class Config:
         if self.data.encoder_cache is not None and not self.frozen_encoder_is_teachers:
             student = self.student
             raise InputError(
-                f"data.encoder_cache={self.data.encoder_cache!r} needs the teacher's own encoder, whole "
-                f"and frozen, got student.frozen={student.frozen}, path={student.path}, "
-                f"encoder_layers={student.encoder_layers}, context_seconds={student.context_seconds};"
-                " change those, or set data.encoder_cache=none"
+                f"data.encoder_cache={self.data.encoder_cache!r} needs the teacher's own encoder, "
+                f"whole and frozen, got student.frozen={student.frozen}, path={student.path}, "
+                f"encoder_layers={student.encoder_layers}, "
+                f"context_seconds={student.context_seconds}; change those, or set "
+                "data.encoder_cache=none"
             )
 
     @property

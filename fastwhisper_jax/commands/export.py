@@ -11,8 +11,9 @@ from fastwhisper_jax.config import Config, ScheduleConfig
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop.export import check_target, export_student
 from fastwhisper_jax.interop.model_card import CardFacts, Score
+from fastwhisper_jax.training.assembly import abstract_state
 from fastwhisper_jax.training.checkpoints import Checkpoints
-from fastwhisper_jax.training.loop import CHECKPOINTS, abstract_state
+from fastwhisper_jax.training.loop import CHECKPOINTS
 from fastwhisper_jax.training.metrics import FILE_NAME as METRICS
 from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.sharding import make_mesh
@@ -40,9 +41,13 @@ def run(run_dir: Path, target: Path, step: int | None) -> list[str]:
     # The state's structure does not depend on the run's length.
     plan = make_plan(config.objective, config.optimizer, total_steps=1)
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
-        restored = checkpoints.restore(abstract_state(config, pair.student_params, plan, mesh), step)
+        restored = checkpoints.restore(
+            abstract_state(config, pair.student_params, plan, mesh), step
+        )
     if restored is None:
-        raise InputError(f"{run_dir} has no complete checkpoint yet; train until the first is saved")
+        raise InputError(
+            f"{run_dir} has no complete checkpoint yet; train until the first is saved"
+        )
     teacher_params = place_params(pair.teacher.params, "float32", mesh)
     student = whole_student(restored.state, teacher_params, config.frozen_encoder_is_teachers)
     facts = CardFacts(
@@ -92,5 +97,7 @@ def _scores(run_dir: Path, config: Config, step: int) -> tuple[Score, ...]:
         return ()
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rates = [row["eval_wer"] for row in rows if row["step"] == step and "eval_wer" in row]
-    names = ", ".join(Path(source).parent.name + "/" + Path(source).stem for source in config.data.eval)
+    names = ", ".join(
+        Path(source).parent.name + "/" + Path(source).stem for source in config.data.eval
+    )
     return tuple(Score(names, "the run's own", student_wer=rate) for rate in rates[-1:])

@@ -66,7 +66,7 @@ def transcriber(
 ) -> jax.stages.Wrapped:
     """Greedy transcription from audio, or from cached encoder states, as one jitted function."""
 
-    def encode(params: dict[str, Any], inputs: dict[str, jax.Array]) -> jax.Array:
+    def encode(params: whisper.Params, inputs: dict[str, jax.Array]) -> jax.Array:
         if "encoder_states" in inputs:
             return inputs["encoder_states"]
         log_mel = log_mel_spectrogram(inputs["audio"], dims.n_mels)

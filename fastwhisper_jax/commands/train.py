@@ -24,7 +24,8 @@ from fastwhisper_jax.interop.names import parameter_count
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelOptions
 from fastwhisper_jax.training import encoder_cache
-from fastwhisper_jax.training.loop import Models, RunData, train
+from fastwhisper_jax.training.assembly import Models, RunData
+from fastwhisper_jax.training.loop import train
 from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.sharding import check_batch, make_mesh, put_batch
 
@@ -131,9 +132,7 @@ def _load_inputs(
     if absent:
         shown = jax.process_index() == 0
         with progress(len(absent), "encoder cache", "utterances", shown=shown) as advance:
-            encoder_cache.fill(
-                cache, absent, encode_rows, config.training.eval_batch_size, advance
-            )
+            encoder_cache.fill(cache, absent, encode_rows, config.training.eval_batch_size, advance)
     return cache.read
 
 

@@ -40,7 +40,7 @@ def read_corpus(
     buckets: Sequence[int],
     context_seconds: float,
 ) -> Corpus:
-    """Reads, tokenises and selects; an utterance that is too long is dropped and counted, never cut.
+    """Reads, tokenises and selects; what is too long is dropped and counted, never cut.
 
     Args:
         sources: manifests or data sets, see `sources.read_source`.

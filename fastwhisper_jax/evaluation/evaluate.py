@@ -33,7 +33,7 @@ class EvaluationBatch:
     """
 
     inputs: Any
-    prompt: np.ndarray
+    prompt: np.ndarray | jax.Array
     ids: Sequence[str]
     references: Sequence[str]
     durations_seconds: Sequence[float]

@@ -23,10 +23,10 @@ TOKENIZER_FILES = (
 def tokenizer_files(teacher_folder: Path) -> dict[str, bytes]:
     """Content of the student's tokenizer files, by file name.
 
-    What the teacher has is taken byte for byte. vocab.json, merges.txt and added_tokens.json, which
-    whisper.cpp's converter and transformers' slow tokenizers read, are derived from tokenizer.json
-    where they are absent; normalizer.json, without which transformers' `tokenizer.normalize()`
-    fails, is OpenAI's spelling table.
+    What the teacher has is taken byte for byte; the rest is derived. whisper.cpp's converter and
+    transformers' slow tokenizers read vocab.json, merges.txt, added_tokens.json and
+    special_tokens_map.json, which come from tokenizer.json. transformers' `tokenizer.normalize()`
+    fails without normalizer.json, which is OpenAI's spelling table.
 
     Raises:
         InputError: the teacher has no tokenizer, or its tokenizer.json is not Whisper's.
@@ -49,7 +49,7 @@ def tokenizer_files(teacher_folder: Path) -> dict[str, bytes]:
 
 
 def _derived(path: Path) -> dict[str, bytes]:
-    """vocab.json, merges.txt and added_tokens.json as the slow tokenizer would have saved them."""
+    """The files that a slow tokenizer would have saved beside tokenizer.json."""
     tokenizer = read_json(path)
     try:
         vocabulary = tokenizer["model"]["vocab"]
@@ -59,6 +59,7 @@ def _derived(path: Path) -> dict[str, bytes]:
             for pair in tokenizer["model"]["merges"]
         ]
         added = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+        special = [token["content"] for token in tokenizer["added_tokens"] if token["special"]]
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{path} is not a byte-level BPE tokenizer ({error!r}); give Whisper's own"
@@ -68,6 +69,8 @@ def _derived(path: Path) -> dict[str, bytes]:
         "vocab.json": _json_bytes(vocabulary),
         "merges.txt": "\n".join(["#version: 0.2", *merges, ""]).encode(),
         "added_tokens.json": _json_bytes(added),
+        # without it a slow tokenizer leaves <|startoftranscript|> and the like in the text
+        "special_tokens_map.json": _json_bytes({"additional_special_tokens": special}),
     }
 
 

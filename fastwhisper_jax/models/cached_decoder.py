@@ -64,10 +64,10 @@ def start(
     empty = jnp.zeros((hidden.shape[0], max_length, dims.n_text_head, head_width), dtype)
     caches = []
     for params in decoder["layers"]:
-        keys, values = layer.apply(
+        projected: Any = layer.apply(
             {"params": params}, hidden.astype(dtype), method=DecoderLayer.cross_keys_values
         )
-        caches.append(LayerCache(empty, empty, keys, values))
+        caches.append(LayerCache(empty, empty, *projected))
     return Cache(jnp.zeros((), jnp.int32), tuple(caches))
 
 
@@ -78,15 +78,16 @@ def extend(
     tokens: jax.Array,
     options: ModelOptions,
 ) -> tuple[jax.Array, Cache]:
-    """Feeds the next tokens (B, T): their states (B, T, D), as `whisper.decode` gives, and the cache."""
+    """Feeds the next tokens (B, T); returns their states (B, T, D) and the cache."""
     positions = jax.lax.dynamic_slice_in_dim(decoder["positions"], cache.position, tokens.shape[1])
     x = decoder["embed_tokens"][tokens] + positions[None]
     layer = _layer(dims, options)
     caches = []
     for params, old in zip(decoder["layers"], cache.layers, strict=True):
-        x, keys, values = layer.apply(
+        extended: Any = layer.apply(
             {"params": params}, x, *old, cache.position, method=DecoderLayer.extend
         )
+        x, keys, values = extended
         caches.append(old._replace(keys=keys, values=values))
-    states = Norm(options).apply({"params": decoder["norm"]}, x)
+    states: Any = Norm(options).apply({"params": decoder["norm"]}, x)
     return states, Cache(cache.position + tokens.shape[1], tuple(caches))

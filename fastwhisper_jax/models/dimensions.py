@@ -1,4 +1,4 @@
-"""The sizes of a Whisper model, and how to compute with it: everything static about a forward pass."""
+"""The sizes of a Whisper model and how to compute with it: all that is static in a forward pass."""
 
 import dataclasses
 

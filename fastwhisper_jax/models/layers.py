@@ -43,9 +43,7 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         dtype = self.options.compute_dtype
-        kernel = self.param(
-            "kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features)
-        )
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         x = x.astype(dtype) @ kernel.astype(dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -79,7 +77,7 @@ class Attention(nn.Module):
     def __call__(
         self, x: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None = None
     ) -> jax.Array:
-        """Attends from x (B, T, D) to keys and values (B, K, N, H); mask (T, K) is True where allowed."""
+        """Attends from x (B, T, D) to keys, values (B, K, N, H) where mask (T, K) is True."""
         query = self._split(self.query(x)) * (self.width // self.heads) ** -0.5
         scores = jnp.einsum("BTNH,BKNH->BNTK", query, keys, preferred_element_type=jnp.float32)
         if mask is not None:
@@ -147,7 +145,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(self.options.dropout)
 
     def __call__(self, x: jax.Array, hidden: jax.Array) -> tuple[jax.Array, None]:
-        """Maps all target positions x (B, T, D) at once; hidden (B, S, D) is the encoder's output."""
+        """Maps all target positions x (B, T, D) at once; hidden (B, S, D) is the encoder's."""
         normed = self.attn_norm(x)
         keys, values = self.attn.keys_values(normed)
         causal = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
@@ -167,7 +165,7 @@ class DecoderLayer(nn.Module):
         cross_values: jax.Array,
         position: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Maps x (B, T, D), which stands at `position`, and writes its keys and values (B, K, N, H)."""
+        """Maps x (B, T, D), which stands at `position`; writes its keys, values (B, K, N, H)."""
         normed = self.attn_norm(x)
         new_keys, new_values = self.attn.keys_values(normed)
         keys = jax.lax.dynamic_update_slice_in_dim(keys, new_keys, position, axis=1)

@@ -16,7 +16,9 @@ from fastwhisper_jax.models.dimensions import (
 from fastwhisper_jax.models.whisper import Params
 
 
-def kept_layers(choice: int | tuple[int, ...] | None, teacher_layers: int, name: str) -> tuple[int, ...]:
+def kept_layers(
+    choice: int | tuple[int, ...] | None, teacher_layers: int, name: str
+) -> tuple[int, ...]:
     """The teacher's layers that the student copies, in its own order.
 
     Args:
@@ -58,14 +60,15 @@ def student_dimensions(
     """Sizes of the student that keeps these layers and hears windows of `context_seconds`.
 
     Raises:
-        InputError: the context is longer than the teacher's or no whole number of positions (20 ms).
+        InputError: the context is longer than the teacher's, or no whole number of seconds.
     """
-    positions = context_seconds * FRAMES_PER_SECOND / FRAMES_PER_POSITION
-    if positions != int(positions) or not 0 < positions <= teacher.n_audio_ctx:
+    if context_seconds % 1 or not 0 < context_seconds <= teacher.context_seconds:
+        # preprocessor_config.json holds the length of the window as an integer.
         raise InputError(
-            f"student.context_seconds={context_seconds} must be a multiple of 0.02 and at most the "
-            f"teacher's {teacher.context_seconds}"
+            f"student.context_seconds={context_seconds} must be whole seconds, at least 1 and at "
+            f"most the teacher's {teacher.context_seconds:g}"
         )
+    positions = context_seconds * FRAMES_PER_SECOND / FRAMES_PER_POSITION
     return dataclasses.replace(
         teacher,
         n_audio_ctx=int(positions),

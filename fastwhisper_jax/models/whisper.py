@@ -6,7 +6,7 @@ only the part that it names.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,9 @@ def encode(
     Source: transformers `WhisperEncoder`; openai/whisper `AudioEncoder`.
     """
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    return AudioEncoder(dims, options).apply({"params": params["encoder"]}, log_mel, rngs=rngs)
+    variables = {"params": params["encoder"]}
+    hidden = AudioEncoder(dims, options).apply(variables, log_mel, rngs=rngs)
+    return cast(jax.Array, hidden)
 
 
 def decode(
@@ -81,7 +83,8 @@ def decode(
     """
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     variables = {"params": params["decoder"]}
-    return TextDecoder(dims, options).apply(variables, tokens, hidden, rngs=rngs)
+    states = TextDecoder(dims, options).apply(variables, tokens, hidden, rngs=rngs)
+    return cast(jax.Array, states)
 
 
 def logits(params: Params, states: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fastwhisper_jax.objectives.askd import Weights
-from fastwhisper_jax.objectives.closed_form import TokenLosses, token_losses
+from fastwhisper_jax.objectives.closed_form import TokenLosses, losses_and_gradient
 
 DEFAULT_CHUNK_TOKENS = 512
 
@@ -112,7 +112,7 @@ def scan_chunks(
     def reduce_chunk(
         d_embedding: jax.Array | None, chunk: _Chunk
     ) -> tuple[jax.Array | None, tuple[TokenLosses, jax.Array | None]]:
-        losses, d_logits = token_losses(
+        losses, d_logits = losses_and_gradient(
             _matmul(chunk.states, student.embedding, 1, 1),
             _logits(chunk.teacher_states, targets.teacher),
             _logits(chunk.self_states, targets.self_teacher),

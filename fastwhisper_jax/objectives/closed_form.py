@@ -42,7 +42,7 @@ class _Softmax(NamedTuple):
     log_normaliser: jax.Array
 
 
-def token_losses(
+def losses_and_gradient(
     student_logits: jax.Array,
     teacher_logits: jax.Array | None,
     self_logits: jax.Array | None,

@@ -170,9 +170,9 @@ def _transition(
     def schedule(step: ArrayLike) -> jax.Array:
         step = jnp.asarray(step)
         done = (step - transition_begin).astype(jnp.float32) / max(transition_steps, 1)
-        # Both ends by comparison of integers: exact whatever the rounding, so that a weight that
-        # has decayed to 0 is 0 in the compiled step from exactly where the host says it is.
-        value = jnp.where(step <= transition_begin, init_value, between(jnp.clip(done, 0.0, 1.0)))
+        value = between(jnp.clip(done, 0.0, 1.0))
+        # The end by comparison of integers: exact whatever the rounding, so that a weight that has
+        # decayed to 0 is 0 in the compiled step from exactly where the host says it is.
         return jnp.where(step >= transition_end, end_value, value)
 
     return schedule

@@ -1,4 +1,4 @@
-"""A frozen encoder's outputs on disk, in float16: after one pass nothing of the encoder is computed.
+"""A frozen encoder's outputs on disk, in float16: it is computed once for each utterance.
 
 `ROOT/<encoder>/<utterance>.npy` holds the (S, D) output for one utterance. `<encoder>` is a digest
 of everything that shapes the output (weights, sizes, compute dtype, features), `<utterance>` one of
@@ -83,7 +83,7 @@ def open_cache(
     digest = hashlib.sha256(f"{FORMAT} {dims} {options.dtype}".encode())
     for name, leaf in sorted(flax.traverse_util.flatten_dict(encoder_params, sep="/").items()):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(leaf))
+        digest.update(np.ascontiguousarray(leaf).tobytes())
     folder = root / digest.hexdigest()[:32]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -34,8 +34,8 @@ def make_featurise(n_mels: int, data: DataConfig, seed: int, augments: bool) -> 
         augments: False leaves SpecAugment out (evaluation).
 
     Returns:
-        (batch, step) -> batch: "audio" (B, A) and "frames" (B,) are replaced by "log_mel" (B, L, M);
-        a batch without audio passes through.
+        (batch, step) -> batch: "audio" (B, A) and "frames" (B,) are replaced by "log_mel"
+        (B, L, M); a batch without audio passes through.
     """
 
     @jax.jit

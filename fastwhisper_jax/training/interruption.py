@@ -1,4 +1,4 @@
-"""Stopping a run without losing its state: SIGTERM (preemption) and Ctrl-C end the step, then save."""
+"""Stopping a run without losing its state: SIGTERM and Ctrl-C end the step, then save."""
 
 import signal
 import threading

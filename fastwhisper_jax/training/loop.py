@@ -1,10 +1,7 @@
 """The run: batches in, updates, logs, evaluations and checkpoints out."""
 
-import dataclasses
-import hashlib
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,63 +9,29 @@ import jax
 from jax.sharding import Mesh
 
 from fastwhisper_jax.config import Config
-from fastwhisper_jax.data.batches import BatchRules, BatchSchedule, plan_in_order
-from fastwhisper_jax.data.corpus import Corpus
-from fastwhisper_jax.data.loader import LoadInputs
 from fastwhisper_jax.errors import InputError, Interrupted, TrainingError
-from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.training.assembly import (
+    Models,
+    RunData,
+    Score,
+    abstract_state,
+    fingerprint,
+    first_state,
+    make_batch_schedule,
+    make_distillation,
+    make_evaluate,
+)
 from fastwhisper_jax.training.checkpoints import Checkpoints
 from fastwhisper_jax.training.feeding import device_batches, make_featurise
 from fastwhisper_jax.training.interruption import stop_request
 from fastwhisper_jax.training.metrics import MetricsLog, reduce_pairs
 from fastwhisper_jax.training.plan import RunPlan, make_plan
 from fastwhisper_jax.training.progress import progress
-from fastwhisper_jax.training.sharding import tree_shardings
-from fastwhisper_jax.training.state import TrainState, init_state, split_params, whole_student
-from fastwhisper_jax.training.step import (
-    Batch,
-    Distillation,
-    Metrics,
-    make_eval_step,
-    make_train_step,
-)
+from fastwhisper_jax.training.state import TrainState
+from fastwhisper_jax.training.step import Batch, Distillation, Metrics, make_train_step
 
 CHECKPOINTS = "checkpoints"
 SHOWN = ("loss", "eval_wer")
-
-
-@dataclasses.dataclass(frozen=True)
-class Models:
-    """Teacher and student of a run.
-
-    Attributes:
-        teacher_dims, student_dims: sizes.
-        teacher_params: on the mesh, in the teacher's dtype.
-        student_params: the student before its first update, float32; the encoder is not read where
-            it is the teacher's.
-    """
-
-    teacher_dims: ModelDimensions
-    teacher_params: dict[str, Any]
-    student_dims: ModelDimensions
-    student_params: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class RunData:
-    """What a run reads.
-
-    Attributes:
-        train: to train on.
-        eval: to evaluate on, or None.
-        load_inputs: the encoder's input of some rows, or its cached output.
-        end_of_text: token that ends and pads labels.
-    """
-
-    train: Corpus
-    eval: Corpus | None
-    load_inputs: LoadInputs
-    end_of_text: int
 
 
 def train(
@@ -77,7 +40,7 @@ def train(
     models: Models,
     data: RunData,
     mesh: Mesh,
-    score: Callable[[dict[str, Any]], dict[str, float]] | None = None,
+    score: Score | None = None,
 ) -> TrainState:
     """Trains a student to the end of its recipe, going on from the run's newest good checkpoint.
 
@@ -103,10 +66,12 @@ def train(
     setup = make_distillation(config, models, plan)
     shapes = abstract_state(config, models.student_params, plan, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    featurise = make_featurise(models.teacher_dims.n_mels, config.data, settings.seed, augments=True)
+    featurise = make_featurise(
+        models.teacher_dims.n_mels, config.data, settings.seed, augments=True
+    )
     train_step = PhasedStep(setup, plan, shardings, mesh)
     evaluate = make_evaluate(config, setup, models, data, mesh, score)
-    fingerprint = {"train_data": _fingerprint(data.train)}
+    metadata = {"train_data": fingerprint(data.train)}
     is_first = jax.process_index() == 0
 
     with Checkpoints(run_dir / CHECKPOINTS, settings.keep_checkpoints) as checkpoints:
@@ -115,7 +80,7 @@ def train(
             state, start = first_state(config, models.student_params, plan, shardings), 0
         else:
             state, start = restored.state, restored.step
-            if restored.metadata != fingerprint:
+            if restored.metadata != metadata:
                 raise InputError(
                     f"{run_dir} was trained on other data than {', '.join(config.data.train)} now "
                     "holds; use another --run-dir, or bring the data back"
@@ -123,9 +88,7 @@ def train(
         with (
             MetricsLog(run_dir, start if restored else None) as log,
             stop_request() as stop,
-            progress(
-                len(schedule), "train", "steps", initial=start, shown=is_first
-            ) as advance,
+            progress(len(schedule), "train", "steps", initial=start, shown=is_first) as advance,
         ):
             for line in restored.skipped if restored else ():
                 advance.say(line)
@@ -158,7 +121,7 @@ def train(
                 if row:
                     log.write(done, row)
                 if _is_due(done, settings.save_every) or is_last or stops:
-                    checkpoints.save(done, state, fingerprint)
+                    checkpoints.save(done, state, metadata)
                     window.restart_clock()
                 advance(1, **{name: row[name] for name in SHOWN if name in row})
                 if stops and not is_last:
@@ -209,7 +172,7 @@ class Window:
         self._since = time.perf_counter()
 
     def add(self, metrics: Metrics) -> None:
-        """Adds a dispatched step; waits for the one before, so that the host runs one step ahead."""
+        """Adds a dispatched step; waits for the one before: the host runs one step ahead."""
         if self._metrics:
             jax.block_until_ready(self._metrics[-1])
         self._metrics.append(metrics)
@@ -237,110 +200,3 @@ class Window:
                     "checkpoint before"
                 )
         return row | {"step_seconds": seconds, "samples_per_second": global_batch_size / seconds}
-
-
-def make_batch_schedule(config: Config, corpus: Corpus) -> BatchSchedule:
-    """The batches of the run."""
-    rules = BatchRules(
-        global_batch_size=config.training.global_batch_size,
-        buckets=config.data.target_buckets,
-        context_seconds=config.student.context_seconds,
-        seed=config.training.seed,
-        join_probability=config.data.concatenate_probability,
-    )
-    if config.training.steps is not None:
-        return BatchSchedule(corpus.sizes, rules, steps=config.training.steps)
-    return BatchSchedule(corpus.sizes, rules, epochs=config.training.epochs)
-
-
-def make_distillation(config: Config, models: Models, plan: RunPlan) -> Distillation:
-    """Everything static about the run's step."""
-    objective, student = config.objective, config.student
-    return Distillation(
-        teacher_dims=models.teacher_dims,
-        student_dims=models.student_dims,
-        teacher_options=ModelOptions(dtype=config.teacher.dtype),
-        student_options=ModelOptions(student.dtype, student.rematerialise, student.dropout),
-        shares_encoder=config.frozen_encoder_is_teachers,
-        temperature=objective.temperature,
-        adaptive=objective.adaptive_gate,
-        self_begin=plan.self_begin,
-        ema_decay=objective.ema_decay if objective.self_teacher == "ema" else None,
-        snapshot_steps=objective.snapshot_steps,
-        accumulation_steps=config.training.accumulation_steps,
-        chunk_tokens=objective.chunk_tokens,
-        seed=config.training.seed,
-    )
-
-
-def abstract_state(
-    config: Config, student_params: dict[str, Any], plan: RunPlan, mesh: Mesh
-) -> TrainState:
-    """Shapes, dtypes and shardings of the run's state; `student_params` may be shapes themselves."""
-    parts = _own_params(config, student_params)
-    keeps_self = config.objective.has_self_phase
-    shapes = jax.eval_shape(lambda p, f: init_state(p, f, plan.optimizer, keeps_self), *parts)
-    return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        shapes,
-        tree_shardings(shapes, mesh),
-    )
-
-
-def first_state(
-    config: Config, student_params: dict[str, Any], plan: RunPlan, shardings: TrainState
-) -> TrainState:
-    """The state before the first update, on the mesh."""
-    parts = _own_params(config, student_params)
-    keeps_self = config.objective.has_self_phase
-    init = jax.jit(
-        lambda p, f: init_state(p, f, plan.optimizer, keeps_self), out_shardings=shardings
-    )
-    return init(*parts)
-
-
-def _own_params(
-    config: Config, student_params: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    params, frozen_params = split_params(student_params, config.student.frozen)
-    if config.frozen_encoder_is_teachers:
-        frozen_params.pop("encoder")
-    return params, frozen_params
-
-
-def make_evaluate(
-    config: Config,
-    setup: Distillation,
-    models: Models,
-    data: RunData,
-    mesh: Mesh,
-    score: Callable[[dict[str, Any]], dict[str, float]] | None,
-) -> Callable[[TrainState], dict[str, float]]:
-    """Builds the evaluation of a state: loss per token on the eval set, and what `score` returns."""
-    corpus = data.eval
-    if corpus is None:
-        return lambda state: {}
-    featurise = make_featurise(models.teacher_dims.n_mels, config.data, 0, augments=False)
-    eval_step = jax.jit(make_eval_step(setup, mesh))
-    plans = plan_in_order(
-        corpus.sizes, config.training.eval_batch_size, config.data.target_buckets
-    )
-
-    def evaluate(state: TrainState) -> dict[str, float]:
-        batches = device_batches(
-            plans, corpus, data.load_inputs, featurise, mesh, end_of_text=data.end_of_text
-        )
-        row = reduce_pairs(eval_step(state, models.teacher_params, batch) for batch in batches)
-        if score is not None:
-            row |= score(whole_student(state, models.teacher_params, setup.shares_encoder))
-        return row
-
-    return evaluate
-
-
-def _fingerprint(corpus: Corpus) -> str:
-    """A digest of what the order of batches and their labels follow from."""
-    digest = hashlib.sha256()
-    for utterance, tokens, size in zip(corpus.utterances, corpus.tokens, corpus.sizes, strict=True):
-        digest.update(repr((utterance.id, tokens, size)).encode())
-    return digest.hexdigest()

@@ -38,9 +38,7 @@ class RunPlan:
         return Phase(runs_teacher=step < self.teacher_end, runs_self=step >= self.self_begin)
 
 
-def make_plan(
-    objective: ObjectiveConfig, optimizer: OptimizerConfig, total_steps: int
-) -> RunPlan:
+def make_plan(objective: ObjectiveConfig, optimizer: OptimizerConfig, total_steps: int) -> RunPlan:
     """Resolves every length against the run's total.
 
     Raises:

@@ -83,7 +83,9 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
             return NamedSharding(mesh, P())
         for size, axis in zip(leaf.shape, spec, strict=False):
             if axis is not None and size % mesh.shape[axis]:
-                faults.append(f"{name} {leaf.shape}: {size} does not divide over {axis}={mesh.shape[axis]}")
+                faults.append(
+                    f"{name} {leaf.shape}: {size} does not divide over {axis}={mesh.shape[axis]}"
+                )
         return NamedSharding(mesh, spec)
 
     shardings = jax.tree_util.tree_map_with_path(place, tree)

@@ -1,4 +1,4 @@
-"""One update, as a pure function: teacher, student and earlier self are run, ASKD is differentiated.
+"""One update as a pure function: teacher, student and earlier self are run, ASKD differentiated.
 
     train_step(state, teacher_params, batch) -> (state, metrics)
 
@@ -105,20 +105,25 @@ def make_train_step(
         def mean_loss(
             params: dict[str, Any], micro_batch: Batch, key: jax.Array
         ) -> tuple[jax.Array, Sums]:
-            student = state.replace(params=params)
+            student = dataclasses.replace(state, params=params)
             sums = _sums(
                 setup, phase, student, self_params, teacher_params, micro_batch, weights, key, mesh
             )
             return sums.loss / target_count, sums
 
         grads, sums = _accumulate(
-            jax.grad(mean_loss, has_aux=True), state.params, batch, step_key, setup.accumulation_steps
+            jax.grad(mean_loss, has_aux=True),
+            state.params,
+            batch,
+            step_key,
+            setup.accumulation_steps,
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if phase.runs_self and setup.ema_decay is not None:
             self_params = optax.incremental_update(params, self_params, 1.0 - setup.ema_decay)
-        new_state = state.replace(
+        new_state = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
@@ -168,35 +173,33 @@ def _sums(
     trains_encoder = "encoder" in state.params
     tokens = batch["input_ids"]
 
-    teacher_hidden = student_hidden = self_hidden = None
+    def encode_by_teacher() -> jax.Array:
+        if "encoder_states" in batch:
+            return batch["encoder_states"]
+        return whisper.encode(
+            teacher_params, setup.teacher_dims, batch["log_mel"], setup.teacher_options
+        )
+
     if setup.shares_encoder:
-        student_hidden = batch.get("encoder_states")
-        if student_hidden is None:
-            student_hidden = whisper.encode(
-                teacher_params, setup.teacher_dims, batch["log_mel"], setup.teacher_options
-            )
-        teacher_hidden = self_hidden = jax.lax.stop_gradient(student_hidden)
-        student_hidden = teacher_hidden
+        hidden = self_hidden = encode_by_teacher()
     else:
         window = batch["log_mel"][:, : dims.n_frames]
-        student_hidden = self_hidden = whisper.encode(
-            student, dims, window, options, encoder_key if trains_encoder else None
-        )
-        if phase.runs_teacher:
-            teacher_hidden = whisper.encode(
-                teacher_params, setup.teacher_dims, batch["log_mel"], setup.teacher_options
-            )
+        encoder_key = encoder_key if trains_encoder else None
+        hidden = self_hidden = whisper.encode(student, dims, window, options, encoder_key)
 
-    states = whisper.decode(student, dims, tokens, student_hidden, options, decoder_key)
+    states = whisper.decode(student, dims, tokens, hidden, options, decoder_key)
     states = jax.lax.with_sharding_constraint(states, batch_sharding(mesh))
     teacher_states = teacher_embedding = self_states = self_embedding = None
     if phase.runs_teacher:
+        teacher_hidden = hidden if setup.shares_encoder else encode_by_teacher()
         teacher_states = whisper.decode(
             teacher_params, setup.teacher_dims, tokens, teacher_hidden, setup.teacher_options
         )
         teacher_embedding = teacher_params["decoder"]["embed_tokens"]
     if self_params is not None:
-        itself = whole_student(state.replace(params=self_params), teacher_params, setup.shares_encoder)
+        itself = whole_student(
+            dataclasses.replace(state, params=self_params), teacher_params, setup.shares_encoder
+        )
         if trains_encoder:
             self_hidden = whisper.encode(itself, dims, window, options)
         self_states = whisper.decode(itself, dims, tokens, self_hidden, options)

@@ -5,6 +5,7 @@ Does with FlaxWhisper, which reads flax_model.msgpack, what `peer_torch.py` does
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -13,13 +14,14 @@ from transformers import FlaxWhisperForConditionalGeneration, WhisperTokenizer
 folder, inputs_path, outputs_path = sys.argv[1:]
 inputs = np.load(inputs_path)
 model, params = FlaxWhisperForConditionalGeneration.from_pretrained(folder, _do_init=False)
-outputs = model(
-    input_features=inputs["log_mel"], decoder_input_ids=inputs["tokens"], params=params
-)
+outputs = model(input_features=inputs["log_mel"], decoder_input_ids=inputs["tokens"], params=params)
 np.savez(outputs_path, hidden=outputs.encoder_last_hidden_state, logits=outputs.logits)
-wanted = {"/".join(path): leaf.shape for path, leaf in flatten_dict(model.params_shape_tree).items()}
+wanted = {
+    "/".join(path): leaf.shape for path, leaf in flatten_dict(model.params_shape_tree).items()
+}
 loaded = {"/".join(path): leaf.shape for path, leaf in flatten_dict(params).items()}
 tokenizer = WhisperTokenizer.from_pretrained(folder)
+has_normalizer = (Path(folder) / "normalizer.json").is_file()
 report = {
     "missing": sorted(wanted.keys() - loaded.keys()),
     "unexpected": sorted(loaded.keys() - wanted.keys()),
@@ -27,6 +29,6 @@ report = {
     "alignment_heads": getattr(model.generation_config, "alignment_heads", None),
     "end_of_text": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
     "round_trip": tokenizer.decode(tokenizer(" hello").input_ids, skip_special_tokens=True),
-    "normalized": tokenizer.normalize("colour"),
+    "normalized": tokenizer.normalize("colour") if has_normalizer else None,
 }
 print(json.dumps(report))

@@ -6,6 +6,7 @@ Loads a Hugging Face folder, writes encoder output and logits for `log_mel` (B, 
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ np.savez(
 )
 processor = AutoProcessor.from_pretrained(folder)
 extractor, tokenizer = processor.feature_extractor, processor.tokenizer
+has_normalizer = (Path(folder) / "normalizer.json").is_file()
 report = {
     "missing": sorted(info["missing_keys"]),
     "unexpected": sorted(info["unexpected_keys"]),
@@ -35,7 +37,7 @@ report = {
     "alignment_heads": getattr(model.generation_config, "alignment_heads", None),
     "end_of_text": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
     "round_trip": tokenizer.decode(tokenizer(" hello").input_ids, skip_special_tokens=True),
-    "normalized": tokenizer.normalize("colour"),
+    "normalized": tokenizer.normalize("colour") if has_normalizer else None,
     "features": list(extractor(np.zeros(16000), sampling_rate=16000).input_features[0].shape),
 }
 print(json.dumps(report))

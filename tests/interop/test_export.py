@@ -61,6 +61,7 @@ def test_export_holds_the_files_of_the_contract_and_nothing_else(exported):
         "model.safetensors",
         "normalizer.json",
         "preprocessor_config.json",
+        "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",
         "vocab.json",
@@ -122,6 +123,8 @@ def test_tokenizer_files_that_the_teacher_lacks_are_derived(exported):
     vocabulary, added = read(exported, "vocab.json"), read(exported, "added_tokens.json")
     assert sorted({**vocabulary, **added}.values()) == list(range(262))
     assert added["<|startoftranscript|>"] == 258
+    special = read(exported, "special_tokens_map.json")["additional_special_tokens"]
+    assert special == list(added)
     assert (exported / "merges.txt").read_text().splitlines() == ["#version: 0.2", "h e"]
     assert read(exported, "normalizer.json")["colour"] == "color"
 
@@ -154,12 +157,12 @@ def test_context_of_a_fraction_of_a_second_is_refused(teacher_folder, dims, para
 
 
 def test_earlier_export_is_replaced_whole(exported, teacher_folder, dims, params):
-    (exported / "special_tokens_map.json").write_text("{}")
+    (teacher_folder / "normalizer.json").write_text("{}")
     student, weights = make_student(params, dims)
     doubled = jax.tree.map(lambda x: 2 * x, weights)
     export_student(exported, student, doubled, teacher_folder, FACTS)
     assert jax.tree.all(jax.tree.map(np.array_equal, load_model(exported).params, doubled))
-    assert not (exported / "special_tokens_map.json").exists()
+    assert read(exported, "normalizer.json") == {}
 
 
 def test_empty_folder_is_used(teacher_folder, dims, params, tmp_path):

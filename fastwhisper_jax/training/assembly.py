@@ -1,0 +1,162 @@
+"""The pieces of a run, made from its config, its models and its data."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from fastwhisper_jax.config import Config
+from fastwhisper_jax.data.batches import BatchRules, BatchSchedule, plan_in_order
+from fastwhisper_jax.data.corpus import Corpus
+from fastwhisper_jax.data.loader import LoadInputs
+from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.training.feeding import device_batches, make_featurise
+from fastwhisper_jax.training.metrics import reduce_pairs
+from fastwhisper_jax.training.plan import RunPlan
+from fastwhisper_jax.training.sharding import tree_shardings
+from fastwhisper_jax.training.state import TrainState, init_state, split_params, whole_student
+from fastwhisper_jax.training.step import Distillation, make_eval_step
+
+Score = Callable[[dict[str, Any]], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """Teacher and student of a run.
+
+    Attributes:
+        teacher_dims, student_dims: sizes.
+        teacher_params: on the mesh, in the teacher's dtype.
+        student_params: the student before its first update, float32; the encoder is not read where
+            it is the teacher's.
+    """
+
+    teacher_dims: ModelDimensions
+    teacher_params: dict[str, Any]
+    student_dims: ModelDimensions
+    student_params: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """What a run reads.
+
+    Attributes:
+        train: to train on.
+        eval: to evaluate on, or None.
+        load_inputs: the encoder's input of some rows, or its cached output.
+        end_of_text: token that ends and pads labels.
+    """
+
+    train: Corpus
+    eval: Corpus | None
+    load_inputs: LoadInputs
+    end_of_text: int
+
+
+def make_batch_schedule(config: Config, corpus: Corpus) -> BatchSchedule:
+    """The batches of the run."""
+    rules = BatchRules(
+        global_batch_size=config.training.global_batch_size,
+        buckets=config.data.target_buckets,
+        context_seconds=config.student.context_seconds,
+        seed=config.training.seed,
+        join_probability=config.data.concatenate_probability,
+    )
+    if config.training.steps is not None:
+        return BatchSchedule(corpus.sizes, rules, steps=config.training.steps)
+    return BatchSchedule(corpus.sizes, rules, epochs=config.training.epochs)
+
+
+def make_distillation(config: Config, models: Models, plan: RunPlan) -> Distillation:
+    """Everything static about the run's step."""
+    objective, student = config.objective, config.student
+    return Distillation(
+        teacher_dims=models.teacher_dims,
+        student_dims=models.student_dims,
+        teacher_options=ModelOptions(dtype=config.teacher.dtype),
+        student_options=ModelOptions(student.dtype, student.rematerialise, student.dropout),
+        shares_encoder=config.frozen_encoder_is_teachers,
+        temperature=objective.temperature,
+        adaptive=objective.adaptive_gate,
+        self_begin=plan.self_begin,
+        ema_decay=objective.ema_decay if objective.self_teacher == "ema" else None,
+        snapshot_steps=objective.snapshot_steps,
+        accumulation_steps=config.training.accumulation_steps,
+        chunk_tokens=objective.chunk_tokens,
+        seed=config.training.seed,
+    )
+
+
+def abstract_state(
+    config: Config, student_params: dict[str, Any], plan: RunPlan, mesh: Mesh
+) -> TrainState:
+    """Shapes, dtypes and shardings of the run's state; `student_params` may be shapes."""
+    parts = _own_params(config, student_params)
+    keeps_self = config.objective.has_self_phase
+    shapes = jax.eval_shape(lambda p, f: init_state(p, f, plan.optimizer, keeps_self), *parts)
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        tree_shardings(shapes, mesh),
+    )
+
+
+def first_state(
+    config: Config, student_params: dict[str, Any], plan: RunPlan, shardings: TrainState
+) -> TrainState:
+    """The state before the first update, on the mesh."""
+    parts = _own_params(config, student_params)
+    keeps_self = config.objective.has_self_phase
+    init = jax.jit(
+        lambda p, f: init_state(p, f, plan.optimizer, keeps_self), out_shardings=shardings
+    )
+    return init(*parts)
+
+
+def _own_params(
+    config: Config, student_params: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    params, frozen_params = split_params(student_params, config.student.frozen)
+    if config.frozen_encoder_is_teachers:
+        frozen_params.pop("encoder")
+    return params, frozen_params
+
+
+def make_evaluate(
+    config: Config,
+    setup: Distillation,
+    models: Models,
+    data: RunData,
+    mesh: Mesh,
+    score: Score | None,
+) -> Callable[[TrainState], dict[str, float]]:
+    """Builds the evaluation of a state: loss a token on the eval set, and what `score` returns."""
+    corpus = data.eval
+    if corpus is None:
+        return lambda state: {}
+    featurise = make_featurise(models.teacher_dims.n_mels, config.data, 0, augments=False)
+    eval_step = jax.jit(make_eval_step(setup, mesh))
+    plans = plan_in_order(corpus.sizes, config.training.eval_batch_size, config.data.target_buckets)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        batches = device_batches(
+            plans, corpus, data.load_inputs, featurise, mesh, end_of_text=data.end_of_text
+        )
+        row = reduce_pairs(eval_step(state, models.teacher_params, batch) for batch in batches)
+        if score is not None:
+            row |= score(whole_student(state, models.teacher_params, setup.shares_encoder))
+        return row
+
+    return evaluate
+
+
+def fingerprint(corpus: Corpus) -> str:
+    """A digest of what the order of batches and their labels follow from."""
+    digest = hashlib.sha256()
+    for utterance, tokens, size in zip(corpus.utterances, corpus.tokens, corpus.sizes, strict=True):
+        digest.update(repr((utterance.id, tokens, size)).encode())
+    return digest.hexdigest()
