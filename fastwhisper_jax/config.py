@@ -47,6 +47,12 @@ class ScheduleConfig:
     boundaries: tuple[int | float, ...] = ()
     values: tuple[float, ...] = ()
 
+    @property
+    def peak(self) -> float:
+        """The largest weight that the schedule can take."""
+        end_value = 0.0 if self.kind in ("constant", "piecewise") else self.end_value
+        return max(self.init_value, end_value, *self.values)
+
     def __post_init__(self) -> None:
         piecewise = self.kind == "piecewise"
         weights = (self.init_value, self.end_value, *self.values)
@@ -124,8 +130,8 @@ class DataConfig:
         concatenate_probability: chance that an utterance is joined to the one before it, while
             the sum fits the context.
         time_masks, time_mask_frames, freq_masks, freq_mask_bins: SpecAugment, 0 masks is off.
-        encoder_cache: folder for the frozen encoder's outputs in float16; None is off. It excludes
-            augmentation of the audio.
+        encoder_cache: folder for what the frozen encoder (float16) and the teacher's decoder make
+            of each utterance, computed once; None is off. It excludes augmentation of the audio.
         threads: of background decoding.
     """
 
@@ -204,9 +210,12 @@ class ObjectiveConfig:
     @property
     def has_self_phase(self) -> bool:
         """Whether the student is to learn from its earlier self at some step."""
-        schedule = self.self_weight
-        end_value = 0.0 if schedule.kind in ("constant", "piecewise") else schedule.end_value
-        return max(schedule.init_value, end_value, *schedule.values) > 0
+        return self.self_weight.peak > 0
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the teacher is to be learnt from at some step."""
+        return self.teacher_weight.peak > 0
 
     def __post_init__(self) -> None:
         _check(

@@ -46,8 +46,8 @@ def _assemble(
 ) -> EvaluationBatch:
     indices = [row[0] for row in plan.rows if row]
     mine = plan.rows_of_process(jax.process_index(), jax.process_count())
-    inputs = load_inputs([[corpus.utterances[i] for i in row] for row in mine])
-    inputs.pop("frames", None)
+    inputs = load_inputs([[corpus.utterances[i] for i in row] for row in mine], plan.target_length)
+    inputs = {name: x for name, x in inputs.items() if name in ("audio", "encoder_states")}
     first = corpus.tokens[indices[0]].prompt
     prompts = [corpus.tokens[row[0]].prompt if row else first for row in mine]
     arrays = put_batch(inputs | {"prompt": np.array(prompts, np.int32)}, mesh)

@@ -6,28 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
+from fastwhisper_jax.commands.caching import with_caches
 from fastwhisper_jax.commands.models import Pair, load_pair, place_params
 from fastwhisper_jax.commands.run_directory import check_run_dir, write_config
 from fastwhisper_jax.commands.scoring import detokenizer, evaluation_batches, transcriber
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.corpus import Corpus, read_corpus
-from fastwhisper_jax.data.features import log_mel_spectrogram
-from fastwhisper_jax.data.loader import LoadInputs, Rows, audio_inputs
+from fastwhisper_jax.data.loader import LoadInputs, audio_inputs
 from fastwhisper_jax.data.tokens import load_tokenizer
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.decoding import decoding_rules
 from fastwhisper_jax.evaluation.evaluate import evaluate
 from fastwhisper_jax.interop.names import parameter_count
-from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelOptions
-from fastwhisper_jax.training import encoder_cache
 from fastwhisper_jax.training.assembly import Models, RunData
 from fastwhisper_jax.training.loop import train
-from fastwhisper_jax.training.progress import progress
-from fastwhisper_jax.training.sharding import check_batch, make_mesh, put_batch
+from fastwhisper_jax.training.sharding import check_batch, make_mesh
 
 Say = Callable[[str], None]
 
@@ -71,13 +67,14 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
 
     teacher_params = place_params(pair.teacher.params, config.teacher.dtype, mesh)
     models = Models(pair.teacher.dims, teacher_params, pair.student_dims, pair.student_params)
-    corpora = [train_corpus] if eval_corpus is None else [train_corpus, eval_corpus]
-    load_inputs = _load_inputs(config, pair, teacher_params, corpora, mesh)
-    rules = decoding_rules(pair.teacher.generation_config)
-    data = RunData(train_corpus, eval_corpus, load_inputs, rules.end_of_text)
+    end_of_text = decoding_rules(pair.teacher.generation_config).end_of_text
+    load_audio = functools.partial(audio_inputs, samples=pair.teacher.dims.n_samples)
+    data = RunData(train_corpus, eval_corpus, load_audio, load_audio, end_of_text)
+    if config.data.encoder_cache is not None:
+        data = with_caches(config, pair.teacher, teacher_params, data, mesh)
     score = None
     if eval_corpus is not None:
-        score = _make_score(config, pair, eval_corpus, load_inputs, tokenizer, mesh)
+        score = _make_score(config, pair, eval_corpus, data.load_eval_inputs, tokenizer, mesh)
     train(config, run_dir, models, data, mesh, score)
     say(f"done; export the student with: fastwhisper export {run_dir} --out DIR")
 
@@ -97,43 +94,6 @@ def _corpus(config: Config, pair: Pair, tokenizer: Any, sources: Sequence[str]) 
         buckets=config.data.target_buckets,
         context_seconds=config.student.context_seconds,
     )
-
-
-def _load_inputs(
-    config: Config,
-    pair: Pair,
-    teacher_params: dict[str, Any],
-    corpora: Sequence[Corpus],
-    mesh: Mesh,
-) -> LoadInputs:
-    """Audio, or the encoder cache, filled first."""
-    dims = pair.teacher.dims
-    load_audio = functools.partial(audio_inputs, samples=dims.n_samples)
-    if config.data.encoder_cache is None:
-        return load_audio
-    options = ModelOptions(dtype=config.teacher.dtype)
-    utterances = [utterance for corpus in corpora for utterance in corpus.utterances]
-    cache = encoder_cache.open_cache(
-        Path(config.data.encoder_cache), utterances, pair.teacher.params["encoder"], dims, options
-    )
-    absent = encoder_cache.missing(cache, utterances)
-
-    @jax.jit
-    def encode(params: dict[str, Any], audio: jax.Array) -> jax.Array:
-        log_mel = log_mel_spectrogram(audio, dims.n_mels)
-        return whisper.encode(params, dims, log_mel, options).astype(np.float16)
-
-    def encode_rows(rows: Rows) -> np.ndarray:
-        audio = put_batch({"audio": load_audio(rows)["audio"]}, mesh)["audio"]
-        states = encode(teacher_params, audio)
-        shards = {shard.index[0].start or 0: shard.data for shard in states.addressable_shards}
-        return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
-
-    if absent:
-        shown = jax.process_index() == 0
-        with progress(len(absent), "encoder cache", "utterances", shown=shown) as advance:
-            encoder_cache.fill(cache, absent, encode_rows, config.training.eval_batch_size, advance)
-    return cache.read
 
 
 def _make_score(

@@ -16,7 +16,7 @@ from fastwhisper_jax.data.tokens import UtteranceTokens, decoder_arrays
 
 Batch = dict[str, np.ndarray]
 Rows = Sequence[Sequence[Utterance]]
-LoadInputs = Callable[[Rows], Batch]
+LoadInputs = Callable[[Rows, int], Batch]
 T = TypeVar("T")
 
 
@@ -27,13 +27,16 @@ class Schedule(Protocol):
     def __getitem__(self, step: int, /) -> BatchPlan: ...
 
 
-def audio_inputs(rows: Rows, *, samples: int, gap_seconds: float = 0.0) -> Batch:
+def audio_inputs(
+    rows: Rows, target_length: int, *, samples: int, gap_seconds: float = 0.0
+) -> Batch:
     """Decodes the audio of rows of utterances: the usual encoder input of a batch.
 
     A row's utterances are laid back to back with `gap_seconds` of silence between them.
 
     Args:
         rows: for each row, the utterances joined in it; none for an empty row.
+        target_length: T of the batch, of no concern to audio.
         samples: A, length of the window.
         gap_seconds: silence between joined utterances.
 
@@ -73,8 +76,8 @@ def assemble_batch(
         plan: of the global batch.
         utterances: which the plan's indices name.
         tokens: of each utterance.
-        load_inputs: makes the encoder's input from rows of utterances (empty rows included), such
-            as `audio_inputs` with its sizes bound; what it returns joins the batch.
+        load_inputs: makes the encoder's input from rows of utterances (empty rows included) and T,
+            such as `audio_inputs` with its sizes bound; what it returns joins the batch.
         end_of_text: id of the padding token.
         process_index: this process.
         process_count: all processes; the global batch size must be a multiple of it.
@@ -94,7 +97,7 @@ def assemble_batch(
             input_ids[index], labels[index], label_mask[index] = decoder_arrays(
                 tokens[row[0]].prompt, label, plan.target_length, end_of_text
             )
-    inputs = load_inputs([[utterances[i] for i in row] for row in rows])
+    inputs = load_inputs([[utterances[i] for i in row] for row in rows], plan.target_length)
     return {**inputs, "input_ids": input_ids, "labels": labels, "label_mask": label_mask}
 
 

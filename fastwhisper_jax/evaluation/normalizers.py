@@ -54,11 +54,6 @@ def normalizer(name: str, strip_diacritics: bool = False) -> Normalizer:
     raise InputError(f"normalizer {name!r} does not exist; use one of {', '.join(NORMALIZERS)}")
 
 
-def default_normalizer(language: str | None) -> str:
-    """Names the normaliser of a language code: `english` for "en", `basic` for all others."""
-    return "english" if language == "en" else "basic"
-
-
 def without_diacritics(text: str) -> str:
     """Drops combining marks and opens the letters that have no decomposition ("ø" to "o").
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from fastwhisper_jax.objectives.askd import Weights
 from fastwhisper_jax.objectives.closed_form import TokenLosses, losses_and_gradient
 
-DEFAULT_CHUNK_TOKENS = 512
+DEFAULT_CHUNK_TOKENS = 256
 
 
 class Source(NamedTuple):
@@ -86,15 +86,17 @@ def scan_chunks(
         targets: likewise.
         temperature: above 0.
         adaptive: the gate of `askd.askd_losses`.
-        chunk_size: tokens of each row in a chunk; None: about `DEFAULT_CHUNK_TOKENS` in all rows.
+        chunk_size: most tokens of a row in a chunk; None: `DEFAULT_CHUNK_TOKENS` in all rows.
         batch_axes: manual mesh axes over which other rows lie; () outside `jax.shard_map`.
         wants_states: compute the gradient of the states, in their dtype.
         wants_embedding: compute the gradient of the embedding, summed over devices, in float32.
     """
     rows, length = targets.labels.shape
     if chunk_size is None:
-        chunk_size = _default_chunk_size(rows, length)
+        chunk_size = max(1, DEFAULT_CHUNK_TOKENS // rows)
     n_chunks = -(-length // chunk_size)
+    # Chunks of about equal length, so that the last one is not mostly padding.
+    chunk_size = -(-length // n_chunks)
 
     def split(array: jax.Array) -> jax.Array:
         """(B, T, ...) to (chunks, tokens of a chunk, ...): plain matrices for the projections."""
@@ -160,12 +162,6 @@ class _Chunk(NamedTuple):
     self_states: jax.Array | None
     labels: jax.Array
     label_mask: jax.Array
-
-
-def _default_chunk_size(rows: int, length: int) -> int:
-    """Chunks of about equal length, so that the last one is not mostly padding."""
-    n_chunks = min(length, -(-rows * length // DEFAULT_CHUNK_TOKENS))
-    return -(-length // n_chunks)
 
 
 def _logits(states: jax.Array | None, source: Source | None) -> jax.Array | None:

@@ -63,8 +63,8 @@ def distillation_sums(
         weights: c, a, m at this step.
         temperature: above 0, static.
         adaptive: the gate of `askd.askd_losses`, static.
-        chunk_size: tokens of each row that are projected at once; T need not be a multiple. By
-            default as many as make about 512 tokens with all rows of a device.
+        chunk_size: at most so many tokens of each row are projected at once; T need not be a
+            multiple. By default as many as make 256 tokens with all rows of a device.
         mesh: the mesh over which the batch is sharded; None on a single device.
         batch_axes: the mesh's axes that shard B. Each device reduces its own rows; the sums and
             the gradient of the embedding meet once, after the last chunk.

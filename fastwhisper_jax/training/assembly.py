@@ -47,13 +47,15 @@ class RunData:
     Attributes:
         train: to train on.
         eval: to evaluate on, or None.
-        load_inputs: the encoder's input of some rows, or its cached output.
+        load_inputs: the encoder's input of rows of `train`, or what is cached of them.
+        load_eval_inputs: the same of `eval`.
         end_of_text: token that ends and pads labels.
     """
 
     train: Corpus
     eval: Corpus | None
     load_inputs: LoadInputs
+    load_eval_inputs: LoadInputs
     end_of_text: int
 
 
@@ -144,7 +146,7 @@ def make_evaluate(
 
     def evaluate(state: TrainState) -> dict[str, float]:
         batches = device_batches(
-            plans, corpus, data.load_inputs, featurise, mesh, end_of_text=data.end_of_text
+            plans, corpus, data.load_eval_inputs, featurise, mesh, end_of_text=data.end_of_text
         )
         row = reduce_pairs(eval_step(state, models.teacher_params, batch) for batch in batches)
         if score is not None:

@@ -1,152 +1,175 @@
-"""A frozen encoder's outputs on disk, in float16: it is computed once for each utterance.
+"""What frozen models make of fixed inputs, kept on disk: computed once for each utterance.
 
-`ROOT/<encoder>/<utterance>.npy` holds the (S, D) output for one utterance. `<encoder>` is a digest
-of everything that shapes the output (weights, sizes, compute dtype, features), `<utterance>` one of
-the audio's bytes, offset and duration: runs share a cache exactly where they may. All of a run
-reads the cache, its first epoch too, so that a resumed run sees the same float16 values.
+Two stores under one root. Encoder outputs, (S, D) float16, are named by a digest of the audio's
+bytes, offset and duration; the folder by one of everything else that shapes them (weights, sizes,
+compute dtype, features). The teacher's decoder states, (P + N, D) float32, are named by that and
+the tokens, their folder by the decoder's weights too. So runs share exactly what they may. A run
+reads the stores from its first epoch on: a resumed run sees the same rounded values.
 """
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-import flax.traverse_util
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fastwhisper_jax.data.audio import audio_bytes
-from fastwhisper_jax.data.loader import Batch, Rows
+from fastwhisper_jax.data.audio import AudioSource, audio_bytes
+from fastwhisper_jax.data.batches import plan_in_order
+from fastwhisper_jax.data.corpus import Corpus
+from fastwhisper_jax.data.loader import Batch, Rows, assemble_batch
 from fastwhisper_jax.data.manifest import Utterance
-from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
-from fastwhisper_jax.models.whisper import Params
+from fastwhisper_jax.training.array_store import ArrayStore, digest
 
 FORMAT = "1: log-mel after transformers' WhisperFeatureExtractor, float16"
+
+UtteranceKey = tuple[AudioSource, float, float | None]
+
+
+def key_of(utterance: Utterance) -> UtteranceKey:
+    """What tells one stretch of audio from another within a run."""
+    return (utterance.audio, utterance.offset, utterance.duration)
+
+
+def audio_names(utterances: Sequence[Utterance]) -> dict[UtteranceKey, str]:
+    """A name for each stretch of audio that follows from its content, whatever its path."""
+    contents = {u.audio: hashlib.sha256(audio_bytes(u.audio)).hexdigest() for u in utterances}
+    return {key_of(u): digest(contents[u.audio], u.offset, u.duration) for u in utterances}
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderCache:
-    """Where the outputs of one encoder lie.
+    """Encoder outputs of some utterances.
 
     Attributes:
-        folder: of this encoder; all processes see it.
-        positions: S.
-        width: D.
-        names: file name of each utterance, by its id in `key_of`.
+        store: of this encoder.
+        names: of each utterance's array.
+        shape: (S, D).
     """
 
-    folder: Path
-    positions: int
-    width: int
-    names: dict[tuple[object, float, float | None], str]
+    store: ArrayStore
+    names: dict[UtteranceKey, str]
+    shape: tuple[int, int]
 
-    def path(self, utterance: Utterance) -> Path:
-        """The file of an utterance."""
-        return self.folder / self.names[key_of(utterance)]
-
-    def read(self, rows: Rows) -> Batch:
+    def load_inputs(self, rows: Rows, target_length: int) -> Batch:
         """{"encoder_states": (b, S, D) float16} of rows of one utterance or none (zeros)."""
-        states = np.zeros((len(rows), self.positions, self.width), np.float16)
+        states = np.zeros((len(rows), *self.shape), np.float16)
         for index, row in enumerate(rows):
             for utterance in row:
-                states[index] = np.load(self.path(utterance))
+                states[index] = self.store.read(self.names[key_of(utterance)])
         return {"encoder_states": states}
 
+    def fill(
+        self,
+        utterances: Sequence[Utterance],
+        encode: Callable[[Rows], np.ndarray],
+        batch_size: int,
+        advance: Callable[[int], object],
+    ) -> None:
+        """Computes and keeps what is missing.
 
-def key_of(utterance: Utterance) -> tuple[object, float, float | None]:
-    """What tells one stretch of audio from another."""
-    return (utterance.audio, utterance.offset, utterance.duration)
+        Args:
+            utterances: the missing ones, the same on every process.
+            encode: this process's rows (one utterance or none each) to (b, S, D) on the host;
+                every process calls it equally often.
+            batch_size: rows of all processes together.
+            advance: told how many utterances were done.
+        """
+        share = batch_size // jax.process_count()
+        for start in range(0, len(utterances), batch_size):
+            chunk = utterances[start : start + batch_size]
+            first = jax.process_index() * share
+            mine = chunk[first : first + share]
+            rows = [[utterance] for utterance in mine] + [[]] * (share - len(mine))
+            for utterance, states in zip(mine, encode(rows), strict=False):
+                self.store.write(self.names[key_of(utterance)], states.astype(np.float16))
+            advance(len(chunk))
+        _wait_for_all("encoder cache")
+
+    def missing(self, utterances: Sequence[Utterance]) -> list[Utterance]:
+        """The utterances that are to be computed, each stretch of audio once."""
+        once = {self.names[key_of(utterance)]: utterance for utterance in utterances}
+        absent = self.store.absent(list(once))
+        return [u for u, is_absent in zip(once.values(), absent, strict=True) if is_absent]
 
 
-def open_cache(
-    root: Path,
-    utterances: Sequence[Utterance],
-    encoder_params: Params,
-    dims: ModelDimensions,
-    options: ModelOptions,
-) -> EncoderCache:
-    """Finds the cache of an encoder for these utterances; nothing is computed yet.
+@dataclasses.dataclass(frozen=True)
+class TeacherCache:
+    """The teacher's decoder states for the labels of a corpus, beside its encoder's outputs.
 
-    Args:
-        root: folder of all caches, made if absent.
-        utterances: that will be read.
-        encoder_params: the frozen encoder's parameters.
-        dims: its sizes.
-        options: how it is computed.
-
-    Raises:
-        InputError: `root` cannot be written.
+    Attributes:
+        encoder: gives the encoder's outputs.
+        store: of this teacher.
+        names: of each utterance's array.
+        width: D of the teacher.
     """
-    digest = hashlib.sha256(f"{FORMAT} {dims} {options.dtype}".encode())
-    for name, leaf in sorted(flax.traverse_util.flatten_dict(encoder_params, sep="/").items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    folder = root / digest.hexdigest()[:32]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f".writable-{os.getpid()}").touch()
-        (folder / f".writable-{os.getpid()}").unlink()
-    except OSError as error:
-        raise InputError(
-            f"data.encoder_cache={str(root)!r} cannot be written ({error.strerror}); name a folder "
-            "that can be, or set data.encoder_cache=none"
-        ) from error
-    contents = {u.audio: hashlib.sha256(audio_bytes(u.audio)).hexdigest() for u in utterances}
-    names = {}
-    for utterance in utterances:
-        part = f"{contents[utterance.audio]} {utterance.offset} {utterance.duration}"
-        names[key_of(utterance)] = hashlib.sha256(part.encode()).hexdigest()[:32] + ".npy"
-    return EncoderCache(folder, dims.n_audio_ctx, dims.n_state, names)
+
+    encoder: EncoderCache
+    store: ArrayStore
+    names: dict[Utterance, str]
+    width: int
+
+    def load_inputs(self, rows: Rows, target_length: int) -> Batch:
+        """Adds "teacher_states" (b, T, D) float32, zero behind each row's tokens."""
+        states = np.zeros((len(rows), target_length, self.width), np.float32)
+        for index, row in enumerate(rows):
+            for utterance in row:
+                known = self.store.read(self.names[utterance])
+                states[index, : len(known)] = known
+        return self.encoder.load_inputs(rows, target_length) | {"teacher_states": states}
+
+    def fill(
+        self,
+        corpus: Corpus,
+        decode: Callable[[Batch], np.ndarray],
+        batch_size: int,
+        buckets: Sequence[int],
+        end_of_text: int,
+        advance: Callable[[int], object],
+    ) -> None:
+        """Computes and keeps what is missing; batches with nothing missing are passed over.
+
+        Args:
+            corpus: whose labels the teacher is to read.
+            decode: this process's share of a batch to states (b, T, D) on the host.
+            batch_size: rows of all processes together.
+            buckets: target lengths T.
+            end_of_text: pads the labels.
+            advance: told how many utterances were done.
+        """
+        names = [self.names[utterance] for utterance in corpus.utterances]
+        absent = self.store.absent(names)
+        for plan in plan_in_order(corpus.sizes, batch_size, buckets):
+            indices = [row[0] for row in plan.rows if row]
+            if any(absent[index] for index in indices):
+                place = {
+                    "process_index": jax.process_index(),
+                    "process_count": jax.process_count(),
+                }
+                batch = assemble_batch(
+                    plan,
+                    corpus.utterances,
+                    corpus.tokens,
+                    self.encoder.load_inputs,
+                    end_of_text=end_of_text,
+                    **place,
+                )
+                mine = plan.rows_of_process(*place.values())
+                for row, states in zip(mine, decode(batch), strict=True):
+                    for index in row:
+                        prompt, label = corpus.tokens[index]
+                        self.store.write(names[index], states[: len(prompt) + len(label)])
+            advance(len(indices))
+        _wait_for_all("teacher cache")
 
 
-def missing(cache: EncoderCache, utterances: Sequence[Utterance]) -> list[Utterance]:
-    """The utterances that the cache does not hold, each stretch of audio once, alike everywhere."""
-    once = {cache.path(utterance).name: utterance for utterance in utterances}
-    present = {entry.name for entry in os.scandir(cache.folder)}
-    absent = np.array([name not in present for name in once])
+def teacher_names(corpus: Corpus, names: dict[UtteranceKey, str]) -> dict[Utterance, str]:
+    """Names of the decoder states: of the audio and of the tokens that the decoder reads."""
+    pairs = zip(corpus.utterances, corpus.tokens, strict=True)
+    return {u: digest(names[key_of(u)], tuple(tokens)) for u, tokens in pairs}
+
+
+def _wait_for_all(name: str) -> None:
     if jax.process_count() > 1:
-        absent = multihost_utils.broadcast_one_to_all(absent)
-    return [u for u, is_absent in zip(once.values(), absent, strict=True) if is_absent]
-
-
-def write(cache: EncoderCache, utterance: Utterance, states: np.ndarray) -> None:
-    """Keeps the (S, D) output for an utterance; the file appears whole or not at all."""
-    path = cache.path(utterance)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        np.save(file, states.astype(np.float16))
-    os.replace(partial, path)
-
-
-def fill(
-    cache: EncoderCache,
-    utterances: Sequence[Utterance],
-    encode_rows: Callable[[Rows], np.ndarray],
-    batch_size: int,
-    advance: Callable[[int], None],
-) -> None:
-    """Computes and keeps the outputs that are missing.
-
-    Args:
-        cache: to fill.
-        utterances: the missing ones, the same on every process.
-        encode_rows: this process's rows of one utterance (or none) to (b, S, D) on the host; every
-            process calls it equally often.
-        batch_size: rows of all processes together.
-        advance: told how many utterances were done.
-    """
-    share = batch_size // jax.process_count()
-    for start in range(0, len(utterances), batch_size):
-        chunk = utterances[start : start + batch_size]
-        first = jax.process_index() * share
-        mine = chunk[first : first + share]
-        rows = [[utterance] for utterance in mine] + [[] for _ in range(share - len(mine))]
-        states = encode_rows(rows)
-        for utterance, row in zip(mine, states, strict=False):
-            write(cache, utterance, row)
-        advance(len(chunk))
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("encoder cache filled")
+        multihost_utils.sync_global_devices(name)

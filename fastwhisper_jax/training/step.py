@@ -80,6 +80,7 @@ def make_train_step(
 
     The batch is a dict of global arrays, rows over the whole mesh:
         log_mel (B, L, M) float32, or encoder_states (B, S, D) where the encoder is shared;
+        teacher_states (B, T, D) where the teacher's decoder was run before;
         input_ids (B, T), labels (B, T) int32; label_mask (B, T) float32, 1 for target tokens.
 
     The loss is the sum over the target tokens of the global batch over their count, so
@@ -191,10 +192,12 @@ def _sums(
     states = jax.lax.with_sharding_constraint(states, batch_sharding(mesh))
     teacher_states = teacher_embedding = self_states = self_embedding = None
     if phase.runs_teacher:
-        teacher_hidden = hidden if setup.shares_encoder else encode_by_teacher()
-        teacher_states = whisper.decode(
-            teacher_params, setup.teacher_dims, tokens, teacher_hidden, setup.teacher_options
-        )
+        teacher_states = batch.get("teacher_states")
+        if teacher_states is None:
+            teacher_hidden = hidden if setup.shares_encoder else encode_by_teacher()
+            teacher_states = whisper.decode(
+                teacher_params, setup.teacher_dims, tokens, teacher_hidden, setup.teacher_options
+            )
         teacher_embedding = teacher_params["decoder"]["embed_tokens"]
     if self_params is not None:
         itself = whole_student(

@@ -6,7 +6,6 @@ import pytest
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.normalizers import (
     NORMALIZERS,
-    default_normalizer,
     normalizer,
     without_diacritics,
 )
@@ -64,14 +63,6 @@ def test_none_keeps_case_and_punctuation():
 
 def test_without_diacritics_keeps_other_letters():
     assert without_diacritics("Łódź, 東京, ½!") == "Lodz, 東京, ½!"
-
-
-def test_default_is_english_for_en_and_basic_otherwise():
-    assert [default_normalizer(code) for code in ("en", "es", None)] == [
-        "english",
-        "basic",
-        "basic",
-    ]
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

@@ -1,0 +1,110 @@
+"""Greedy transcripts against PyTorch, which lives in an interpreter of its own."""
+
+import json
+import os
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fastwhisper_jax.data.audio import load_audio, pad_or_trim
+from fastwhisper_jax.data.features import log_mel_spectrogram
+from fastwhisper_jax.data.manifest import read_manifest
+from fastwhisper_jax.data.tokens import load_tokenizer, prompt_tokens
+from fastwhisper_jax.evaluation.decoding import decoding_rules, make_transcribe
+from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, evaluate
+from fastwhisper_jax.interop.load import load_model
+from fastwhisper_jax.models import whisper
+from fastwhisper_jax.models.dimensions import ModelOptions
+
+BATCH_SIZE = 4
+
+TRANSFORMERS = """
+import json, sys
+import soundfile, torch
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+model = WhisperForConditionalGeneration.from_pretrained(sys.argv[1], dtype=torch.float32).eval()
+processor = WhisperProcessor.from_pretrained(sys.argv[1])
+task = {}
+if model.generation_config.is_multilingual:
+    task = {"language": sys.argv[2], "task": "transcribe"}
+audio = [soundfile.read(path, dtype="float32")[0] for path in sys.argv[4:]]
+for start in range(0, len(audio), int(sys.argv[3])):
+    rows = audio[start : start + int(sys.argv[3])]
+    inputs = processor(rows, sampling_rate=16000, return_tensors="pt").input_features
+    with torch.inference_mode():
+        tokens = model.generate(inputs, max_new_tokens=224, **task)
+    for text in processor.batch_decode(tokens, skip_special_tokens=True):
+        print(json.dumps(text.strip()))
+"""
+
+
+@pytest.fixture(scope="module")
+def torch_python():
+    python = os.environ.get("FASTWHISPER_TORCH_PYTHON")
+    if not python:
+        pytest.skip(
+            "FASTWHISPER_TORCH_PYTHON is not set: "
+            "it names a Python that has torch, transformers and soundfile"
+        )
+    return python
+
+
+def torch_transcripts(python, folder, language, utterances):
+    paths = [utterance.audio for utterance in utterances]
+    command = [python, "-c", TRANSFORMERS, str(folder), language, str(BATCH_SIZE), *paths]
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "XLA_FLAGS")}
+    done = subprocess.run(command, env=clean, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def our_transcripts(folder, language, utterances):
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    dims, options = model.dims, ModelOptions()
+    prompt = np.array(prompt_tokens(tokenizer, language, "transcribe"), np.int32)
+
+    def batches():
+        for start in range(0, len(utterances), BATCH_SIZE):
+            rows = utterances[start : start + BATCH_SIZE]
+            audio = [pad_or_trim(load_audio(row.audio), dims.n_samples) for row in rows]
+            yield EvaluationBatch(
+                np.stack(audio),
+                np.repeat(prompt[None], len(rows), axis=0),
+                [row.id for row in rows],
+                [row.text for row in rows],
+                [row.duration for row in rows],
+            )
+
+    def encode(params, audio):
+        return whisper.encode(params, dims, log_mel_spectrogram(audio, dims.n_mels), options)
+
+    rules = decoding_rules(model.generation_config)
+    report, hypotheses = evaluate(
+        make_transcribe(encode, dims, options, rules),
+        jax.tree.map(jnp.asarray, model.params),
+        batches(),
+        lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
+        rules.end_of_text,
+        "basic",
+    )
+    return report, [row.hypothesis for row in hypotheses]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "language", "count"),
+    [("whisper-base", "en", 8), ("whisper-base", "es", 4), ("whisper-tiny.en", "en", 4)],
+)
+def test_transcripts_equal_those_of_transformers(
+    real_teacher, real_data, torch_python, name, language, count
+):
+    folder = real_teacher.parent / name
+    utterances = read_manifest(real_data / f"asterisk-{language}" / "test.jsonl")[:count]
+    report, ours = our_transcripts(folder, language, utterances)
+    theirs = torch_transcripts(torch_python, folder, language, utterances)
+    assert ours == theirs
+    assert report.wer < 0.6
