@@ -1,16 +1,28 @@
 """The command `fastwhisper`: parse, call, print. Commands are imported only when they run."""
 
 import argparse
+import difflib
 import os
+import re
+import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from fastwhisper_jax.errors import InputError, IntegrityError, Interrupted, TrainingError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 75
+
+EXAMPLE = """
+example:
+  fastwhisper train configs/askd_base_en.py --run-dir runs/askd --data.train train.jsonl
+  fastwhisper export runs/askd --out student/
+  fastwhisper evaluate student/ --data test.jsonl
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 done, 1 failed, 2 bad input, 75 resumable."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _dispatch(arguments)
+        with _sigterm_as_interrupt():
+            return _dispatch(arguments)
     except InputError as error:
         return _fail(error, BAD_INPUT)
     except (IntegrityError, TrainingError) as error:
@@ -32,11 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         return _fail(error, INTERRUPTED, "interrupted")
     except KeyboardInterrupt:
-        return _fail("by the user; what is complete is kept", INTERRUPTED, "interrupted")
+        return _fail(
+            "what is complete is kept; give the same command again", INTERRUPTED, "interrupted"
+        )
     except BrokenPipeError:
         # The reader of a pipe has left; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Ends a command on SIGTERM as on Ctrl-C; a training loop takes both over while it runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(error: object, code: int, kind: str = "error") -> int:
@@ -52,17 +80,35 @@ def _dispatch(arguments: Sequence[str]) -> int:
     parser, commands = _parser()
     if not arguments:
         parser.print_help()
-        return BAD_INPUT
-    overrides: list[str] = []
-    if arguments[0] == "train":
+        raise InputError(f"no command is given; choose one of {', '.join(commands)}")
+    name, overrides = arguments[0], list[str]()
+    if name not in commands and not name.startswith("-"):
+        near = difflib.get_close_matches(name, commands, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(commands)}"
+        raise InputError(f"no command {name!r}; {hint}")
+    if name == "train":
         from fastwhisper_jax.recipe import split_overrides
 
         arguments, overrides = split_overrides(arguments)
         if "--help" in arguments or "-h" in arguments:
-            train = commands["train"]
-            train.epilog = f"{train.epilog}{_fields_epilog(arguments)}"
-    namespace = parser.parse_args(arguments)
+            commands["train"].epilog = f"{commands['train'].epilog}{_fields_epilog(arguments)}"
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        raise InputError(_unknown(unknown[0], name, commands))
     return int(namespace.run(namespace, overrides))
+
+
+def _unknown(argument: str, name: str, commands: Mapping[str, argparse.ArgumentParser]) -> str:
+    """The line about an argument that a command does not take."""
+    option = argument.partition("=")[0]
+    options = re.findall(r"--[a-z-]+(?=[ \]])", commands[name].format_usage())
+    near = difflib.get_close_matches(option, options, n=1)
+    if not near and name == "train" and option.startswith("-"):
+        from fastwhisper_jax.recipe import near_field
+
+        near = [f"--{field}" for field in [near_field(option.lstrip("-"))] if field]
+    hint = f"did you mean {near[0]}?" if near else f"see fastwhisper {name} --help"
+    return f"{name} takes no {option!r}; {hint}"
 
 
 def _fields_epilog(arguments: Sequence[str]) -> str:
@@ -72,7 +118,10 @@ def _fields_epilog(arguments: Sequence[str]) -> str:
     recipe = next((Path(a) for a in arguments if a.endswith(".py")), None)
     config = load_recipe(recipe) if recipe else Config()
     source = f"value in {recipe}" if recipe else "default"
-    return f"\nfields of a recipe, with their type and [{source}]:\n{field_help(config)}\n"
+    return (
+        f"\nfields of a recipe, with their type and [{source}]; lengths are updates as int (100), "
+        f"fractions of the run as float (0.5):\n{field_help(config)}\n"
+    )
 
 
 def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -118,6 +167,8 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     parser = Parser(
         prog="fastwhisper",
         description="Distil Whisper into a small, fast student, kept as Hugging Face weights.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -6,76 +6,23 @@ total when they are floats.
 """
 
 import dataclasses
-import math
 from typing import Literal
 
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.field_rules import LENGTH_RULE, check_rules, check_types, is_length
+from fastwhisper_jax.objective_config import ObjectiveConfig, ScheduleConfig
 
-
-def _check(section: object, rules: dict[str, tuple[bool, str]]) -> None:
-    """Raises one InputError that lists every field of a section that breaks its rule."""
-    broken = [
-        f"{name}={getattr(section, name)!r} {must}"
-        for name, (holds, must) in rules.items()
-        if not holds
-    ]
-    if broken:
-        raise InputError(f"{type(section).__name__}: " + "; ".join(broken))
-
-
-def _is_length(value: int | float) -> bool:
-    return value >= 0 and (isinstance(value, int) or value <= 1.0)
-
-
-LENGTH_RULE = "must be a count of updates (int) or a fraction of the run (float, 0.0 to 1.0)"
-
-
-@dataclasses.dataclass(frozen=True)
-class ScheduleConfig:
-    """A weight over the steps of a run.
-
-    The value is `init_value` up to step `begin`, then moves to `end_value` over `steps` updates
-    along the curve `kind`, and stays there. "constant" is `init_value` throughout; "piecewise"
-    takes the value `values[i]` from `boundaries[i]` on, and `init_value` before.
-    """
-
-    kind: Literal["constant", "linear", "cosine", "exponential", "piecewise"] = "constant"
-    init_value: float = 0.0
-    end_value: float = 0.0
-    begin: int | float = 0
-    steps: int | float = 1.0
-    boundaries: tuple[int | float, ...] = ()
-    values: tuple[float, ...] = ()
-
-    @property
-    def peak(self) -> float:
-        """The largest weight that the schedule can take."""
-        end_value = 0.0 if self.kind in ("constant", "piecewise") else self.end_value
-        return max(self.init_value, end_value, *self.values)
-
-    def __post_init__(self) -> None:
-        piecewise = self.kind == "piecewise"
-        weights = (self.init_value, self.end_value, *self.values)
-        _check(
-            self,
-            {
-                "init_value": (
-                    all(0 <= w < math.inf for w in weights),
-                    "weights must be at least 0",
-                ),
-                "begin": (_is_length(self.begin), LENGTH_RULE),
-                "steps": (_is_length(self.steps) and self.steps > 0, LENGTH_RULE + ", above 0"),
-                "boundaries": (all(map(_is_length, self.boundaries)), LENGTH_RULE),
-                "values": (
-                    len(self.values) == len(self.boundaries) and piecewise == bool(self.values),
-                    "must hold one value a boundary, for kind='piecewise' only",
-                ),
-                "end_value": (
-                    self.kind != "exponential" or min(self.init_value, self.end_value) > 0,
-                    "an exponential curve cannot start or end at 0",
-                ),
-            },
-        )
+__all__ = [
+    "Config",
+    "DataConfig",
+    "MeshConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "StudentConfig",
+    "TeacherConfig",
+    "TrainingConfig",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +31,9 @@ class TeacherConfig:
 
     path: str = "openai/whisper-base"
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +63,14 @@ class StudentConfig:
     rematerialise: bool = False
 
     def __post_init__(self) -> None:
-        _check(self, {"dropout": (0 <= self.dropout < 1, "must lie in [0, 1)")})
+        check_types(self)
+        check_rules(
+            self,
+            {
+                "context_seconds": (self.context_seconds > 0, "must be above 0"),
+                "dropout": (0 <= self.dropout < 1, "must lie in [0, 1)"),
+            },
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +110,9 @@ class DataConfig:
         return self.concatenate_probability > 0 or self.time_masks > 0 or self.freq_masks > 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         buckets = self.target_buckets
-        _check(
+        check_rules(
             self,
             {
                 "target_buckets": (
@@ -169,63 +127,13 @@ class DataConfig:
                 "encoder_cache": (
                     self.encoder_cache is None or not self.augments_audio,
                     "cannot be used with concatenation or SpecAugment, which change the encoder's "
-                    "input every epoch; turn one of them off",
+                    "input every epoch: set encoder_cache to none, or concatenate_probability, "
+                    "time_masks and freq_masks to 0",
                 ),
             }
             | {
                 name: (getattr(self, name) >= 0, "must be at least 0")
                 for name in ("time_masks", "time_mask_frames", "freq_masks", "freq_mask_bins")
-            },
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class ObjectiveConfig:
-    """The ASKD objective: its weights over the steps, and the self teacher.
-
-    Attributes:
-        teacher_weight: a(s).
-        self_weight: m(s); the self-distillation phase begins where it first rises above 0.
-        ce_weight: c(s) as a constant, or None for the complement 1 - a(s) - m(s).
-        temperature: tau of both KL terms.
-        adaptive_gate: a token whose teacher argmax is not the label gives its teacher weight to
-            cross-entropy. Does nothing where labels are this teacher's greedy pseudo-labels.
-        self_teacher: "ema" of the student's parameters, or a "snapshot" of them.
-        ema_decay: of the EMA, per update.
-        snapshot_steps: updates between two snapshots.
-        chunk_tokens: target positions a chunk of the loss projects at once, all rows of the
-            batch together.
-    """
-
-    teacher_weight: ScheduleConfig = ScheduleConfig(init_value=1.0)
-    self_weight: ScheduleConfig = ScheduleConfig()
-    ce_weight: float | None = 0.8
-    temperature: float = 2.0
-    adaptive_gate: bool = False
-    self_teacher: Literal["ema", "snapshot"] = "ema"
-    ema_decay: float = 0.999
-    snapshot_steps: int = 1000
-    chunk_tokens: int = 512
-
-    @property
-    def has_self_phase(self) -> bool:
-        """Whether the student is to learn from its earlier self at some step."""
-        return self.self_weight.peak > 0
-
-    @property
-    def has_teacher(self) -> bool:
-        """Whether the teacher is to be learnt from at some step."""
-        return self.teacher_weight.peak > 0
-
-    def __post_init__(self) -> None:
-        _check(
-            self,
-            {
-                "ce_weight": (self.ce_weight is None or self.ce_weight >= 0, "must be at least 0"),
-                "temperature": (self.temperature > 0, "must be above 0"),
-                "ema_decay": (0 <= self.ema_decay < 1, "must lie in [0, 1)"),
-                "snapshot_steps": (self.snapshot_steps > 0, "must be at least 1"),
-                "chunk_tokens": (self.chunk_tokens > 0, "must be at least 1"),
             },
         )
 
@@ -248,15 +156,17 @@ class OptimizerConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(
+        check_types(self)
+        check_rules(
             self,
             {
                 "learning_rate": (self.learning_rate > 0, "must be above 0"),
                 "end_learning_rate": (self.end_learning_rate >= 0, "must be at least 0"),
-                "warmup": (_is_length(self.warmup), LENGTH_RULE),
+                "warmup": (is_length(self.warmup), LENGTH_RULE),
                 "weight_decay": (self.weight_decay >= 0, "must be at least 0"),
                 "beta1": (0 <= self.beta1 < 1, "must lie in [0, 1)"),
                 "beta2": (0 <= self.beta2 < 1, "must lie in [0, 1)"),
+                "epsilon": (self.epsilon > 0, "must be above 0"),
                 "clip_norm": (self.clip_norm > 0, "must be above 0"),
             },
         )
@@ -292,10 +202,10 @@ class TrainingConfig:
     max_new_tokens: int = 224
 
     def __post_init__(self) -> None:
+        check_types(self)
         batch, micro = self.global_batch_size, self.accumulation_steps
         positive = (
             "global_batch_size",
-            "accumulation_steps",
             "log_every",
             "keep_checkpoints",
             "eval_batch_size",
@@ -306,18 +216,18 @@ class TrainingConfig:
             name: (getattr(self, name) >= 0, "must be at least 0")
             for name in ("eval_every", "save_every", "seed")
         }
-        _check(self, rules)
-        length = self.epochs if self.steps is None else self.steps
-        _check(
-            self,
-            {
-                "epochs": (length is not None and length > 0, "or steps must be at least 1"),
-                "accumulation_steps": (
-                    batch % micro == 0,
-                    f"must divide global_batch_size={batch}",
-                ),
-            },
-        )
+        rules |= {
+            "accumulation_steps": (
+                micro > 0 and batch % micro == 0,
+                f"must be at least 1 and divide global_batch_size={batch}",
+            ),
+            "epochs": (
+                self.steps is not None or (self.epochs or 0) > 0,
+                "must be at least 1 where steps is not given",
+            ),
+            "steps": (self.steps is None or self.steps > 0, "must be at least 1, or None"),
+        }
+        check_rules(self, rules)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,7 +241,8 @@ class MeshConfig:
     fsdp: int = 1
 
     def __post_init__(self) -> None:
-        _check(
+        check_types(self)
+        check_rules(
             self,
             {
                 "data": (
@@ -356,6 +267,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.data.encoder_cache is not None and not self.frozen_encoder_is_teachers:
             student = self.student
             raise InputError(

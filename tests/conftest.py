@@ -8,12 +8,46 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 
+import json
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+import safetensors.numpy
+import soundfile
+from flax import traverse_util
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from fastwhisper_jax.interop import names
+from fastwhisper_jax.interop.configs import SIZES
+from fastwhisper_jax.models.dimensions import ModelDimensions
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    "<|en|>",
+    "<|transcribe|>",
+    "<|notimestamps|>",
+)
+# 256 bytes and "he" come before the special tokens.
+END_OF_TEXT = 257
+TINY = ModelDimensions(
+    n_mels=8,
+    n_audio_ctx=1500,  # the 30 s of every published Whisper: the encoder cache insists on them
+    n_audio_head=2,
+    n_audio_layer=1,
+    n_audio_mlp=16,
+    n_vocab=END_OF_TEXT + len(SPECIAL_TOKENS),
+    n_text_ctx=32,
+    n_text_head=2,
+    n_text_layer=2,
+    n_text_mlp=16,
+    n_state=16,
+)
+WORDS = ("zero", "one two", "three", "four five", "six", "seven", "eight", "nine")
 
 
 def _folder_from(variable: str, holds: str) -> Path:
@@ -36,3 +70,109 @@ def real_teacher() -> Path:
 def real_data() -> Path:
     """The folder that holds asterisk-en, asterisk-es and fsdd-digits."""
     return _folder_from("FASTWHISPER_REAL_DATA", "asterisk-en, asterisk-es and fsdd-digits")
+
+
+def random_params(dims: ModelDimensions) -> names.Params:
+    """Every leaf different, the same at each call."""
+    generator = np.random.default_rng(0)
+    flat = {
+        path: generator.normal(scale=0.3, size=shape).astype(np.float32)
+        for path, shape in names.param_shapes(dims).items()
+    }
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def write_whisper(folder: Path, dims: ModelDimensions, params: names.Params) -> Path:
+    """Writes what a published Whisper's folder holds."""
+    folder.mkdir(parents=True)
+    tokens = {
+        "bos_token_id": END_OF_TEXT,
+        "eos_token_id": END_OF_TEXT,
+        "pad_token_id": END_OF_TEXT,
+        "decoder_start_token_id": END_OF_TEXT + 1,
+    }
+    config = {
+        "model_type": "whisper",
+        "is_encoder_decoder": True,
+        "activation_function": "gelu",
+        "architectures": ["WhisperForConditionalGeneration"],
+        "num_hidden_layers": dims.n_audio_layer,
+        "torch_dtype": "float16",
+        "transformers_version": "4.27.0",
+        **{theirs: getattr(dims, ours) for ours, theirs in SIZES},
+        **tokens,
+    }
+    last = dims.n_text_layer - 1
+    generation_config = {
+        "alignment_heads": [[last - 2, 0], [last - 1, 1], [last, 0], [last, 1]],
+        "suppress_tokens": [1, 2],
+        "max_length": dims.n_text_ctx,
+        **tokens,
+    }
+    preprocessor_config = {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": dims.n_mels,
+        "chunk_length": int(dims.context_seconds),
+        "hop_length": 160,
+        "n_fft": 400,
+    }
+    tokenizer_config = {
+        "tokenizer_class": "WhisperTokenizer",
+        **{f"{kind}_token": "<|endoftext|>" for kind in ("bos", "eos", "unk", "pad")},
+    }
+    for name, content in {
+        "config.json": config,
+        "generation_config.json": generation_config,
+        "preprocessor_config.json": preprocessor_config,
+        "tokenizer_config.json": tokenizer_config,
+    }.items():
+        (folder / name).write_text(json.dumps(content))
+    _tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    tensors = dict(names.tensors_from_params(params, dims))
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def _tiny_tokenizer() -> Tokenizer:
+    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*characters, "he"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("h", "e")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def write_teacher():
+    """A function (folder, dims, params) that writes a Whisper as a Hugging Face folder."""
+    return write_whisper
+
+
+@pytest.fixture(scope="session")
+def make_params():
+    """A function of dims to random params."""
+    return random_params
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory) -> Path:
+    """A Whisper of random weights with windows of 30 s; tests must not change the folder."""
+    return write_whisper(tmp_path_factory.mktemp("models") / "tiny", TINY, random_params(TINY))
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest(tmp_path_factory) -> Path:
+    """Eight short recordings of tones in noise; tests must not change the folder."""
+    folder = tmp_path_factory.mktemp("speech")
+    generator = np.random.default_rng(1)
+    lines = []
+    for index, text in enumerate(WORDS):
+        times = np.arange(8_000 + 400 * index) / 16_000
+        tone = 0.3 * np.sin(2 * np.pi * 200 * (index + 1) * times)
+        samples = tone + generator.normal(scale=0.01, size=times.shape)
+        soundfile.write(folder / f"{index}.wav", samples, 16_000)
+        lines.append(json.dumps({"audio": f"{index}.wav", "text": text, "id": f"u{index}"}))
+    path = folder / "speech.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path

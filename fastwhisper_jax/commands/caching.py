@@ -25,7 +25,7 @@ from fastwhisper_jax.training.encoder_cache import (
     teacher_names,
 )
 from fastwhisper_jax.training.progress import progress
-from fastwhisper_jax.training.sharding import put_batch
+from fastwhisper_jax.training.sharding import attention_on, put_batch
 
 
 def with_caches(
@@ -42,7 +42,7 @@ def with_caches(
     """
     assert config.data.encoder_cache is not None
     root, dims = Path(config.data.encoder_cache), teacher.dims
-    options = ModelOptions(dtype=config.teacher.dtype)
+    options = ModelOptions(dtype=config.teacher.dtype, attention=attention_on(mesh))
     batch_size = config.training.eval_batch_size
     utterances = [*data.train.utterances, *(data.eval.utterances if data.eval else ())]
     names = audio_names(utterances)

@@ -17,7 +17,7 @@ from fastwhisper_jax.evaluation.reports import check_report_path, hypotheses_pat
 from fastwhisper_jax.interop.load import load_model, resolve_model
 from fastwhisper_jax.models.dimensions import ModelOptions
 from fastwhisper_jax.training.progress import Advance, progress
-from fastwhisper_jax.training.sharding import check_batch, make_mesh
+from fastwhisper_jax.training.sharding import attention_on, check_batch, make_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +66,8 @@ def run(options: Options) -> Report:
     )
     corpus = _first(corpus, options.limit)
     rules = decoding_rules(model.generation_config)
-    transcribe = transcriber(
-        model.dims, ModelOptions(dtype=options.dtype), rules, options.max_new_tokens
-    )
+    how = ModelOptions(dtype=options.dtype, attention=attention_on(mesh))
+    transcribe = transcriber(model.dims, how, rules, options.max_new_tokens)
     load_audio = functools.partial(audio_inputs, samples=model.dims.n_samples)
     is_english = all((u.language or options.language) == "en" for u in corpus.utterances)
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:

@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 
 from fastwhisper_jax.commands.models import load_pair, place_params
-from fastwhisper_jax.commands.run_directory import read_config
-from fastwhisper_jax.config import Config, ScheduleConfig
+from fastwhisper_jax.commands.run_directory import check_writable, read_config
+from fastwhisper_jax.config import Config, ObjectiveConfig, ScheduleConfig
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop.export import check_target, export_student
 from fastwhisper_jax.interop.model_card import CardFacts, Score
@@ -34,12 +34,14 @@ def run(run_dir: Path, target: Path, step: int | None) -> list[str]:
     Raises:
         InputError: no run, no checkpoint, or the target cannot be written.
     """
-    check_target(target)
     config = read_config(run_dir)
+    check_writable("--out", target)
+    if target.exists():
+        check_target(target)  # where there is none yet, this would make the folders above it
     pair = load_pair(config)
     mesh = make_mesh(1, 1, jax.local_devices()[:1])
-    # The state's structure does not depend on the run's length.
-    plan = make_plan(config.objective, config.optimizer, total_steps=1)
+    # The state's structure follows neither from the schedules nor from the run's length.
+    plan = make_plan(ObjectiveConfig(), config.optimizer, total_steps=1)
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(
             abstract_state(config, pair.student_params, plan, mesh), step

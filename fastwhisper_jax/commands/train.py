@@ -21,9 +21,15 @@ from fastwhisper_jax.evaluation.decoding import decoding_rules
 from fastwhisper_jax.evaluation.evaluate import evaluate
 from fastwhisper_jax.interop.names import parameter_count
 from fastwhisper_jax.models.dimensions import ModelOptions
-from fastwhisper_jax.training.assembly import Models, RunData
+from fastwhisper_jax.training.assembly import (
+    Models,
+    RunData,
+    abstract_state,
+    make_batch_schedule,
+)
 from fastwhisper_jax.training.loop import train
-from fastwhisper_jax.training.sharding import check_batch, make_mesh
+from fastwhisper_jax.training.plan import make_plan
+from fastwhisper_jax.training.sharding import attention_on, check_batch, make_mesh
 
 Say = Callable[[str], None]
 
@@ -52,18 +58,25 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     tokenizer = load_tokenizer(pair.teacher.folder)
     train_corpus = _corpus(config, pair, tokenizer, config.data.train)
     eval_corpus = _corpus(config, pair, tokenizer, config.data.eval) if config.data.eval else None
-    write_config(run_dir, config)
+    # Schedules, frozen paths and shardings are checked by being made.
+    total_steps = len(make_batch_schedule(config, train_corpus))
+    plan = make_plan(config.objective, config.optimizer, total_steps)
+    abstract_state(config, pair.student_params, plan, mesh)
 
-    say(f"teacher {config.teacher.path}: {_size(parameter_count(pair.teacher.dims))} parameters")
+    say(f"teacher: {config.teacher.path}, {_size(parameter_count(pair.teacher.dims))} parameters")
     say(
         f"student: {_size(parameter_count(pair.student_dims))} parameters, encoder layers "
-        f"{_list(pair.encoder_layers)}, decoder layers {_list(pair.decoder_layers)}, "
-        f"frozen: {', '.join(config.student.frozen) or 'nothing'}"
+        f"{_list(pair.encoder_layers)} and decoder layers {_list(pair.decoder_layers)} of "
+        f"{config.student.path or 'the teacher'}; frozen: "
+        f"{', '.join(config.student.frozen) or 'nothing'}"
     )
     say(f"train on {train_corpus.summary}")
     if eval_corpus is not None:
         say(f"evaluate on {eval_corpus.summary}")
-    say(f"{mesh.size} {jax.devices()[0].platform} device(s), mesh {dict(mesh.shape)}")
+    say(
+        f"{total_steps} steps of {settings.global_batch_size} utterances on {mesh.size} "
+        f"{jax.devices()[0].platform} device(s), mesh {_shape(mesh)}; run directory {run_dir}"
+    )
 
     teacher_params = place_params(pair.teacher.params, config.teacher.dtype, mesh)
     models = Models(pair.teacher.dims, teacher_params, pair.student_dims, pair.student_params)
@@ -75,6 +88,7 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     score = None
     if eval_corpus is not None:
         score = _make_score(config, pair, eval_corpus, data.load_eval_inputs, tokenizer, mesh)
+    write_config(run_dir, config)
     train(config, run_dir, models, data, mesh, score)
     say(f"done; export the student with: fastwhisper export {run_dir} --out DIR")
 
@@ -106,7 +120,7 @@ def _make_score(
 ) -> Callable[[dict[str, Any]], dict[str, float]]:
     """Word and character error rate of a student on the eval set."""
     rules = decoding_rules(pair.teacher.generation_config)
-    options = ModelOptions(dtype=config.student.dtype)
+    options = ModelOptions(dtype=config.student.dtype, attention=attention_on(mesh))
     transcribe = transcriber(pair.student_dims, options, rules, config.training.max_new_tokens)
     is_english = all((u.language or config.data.language) == "en" for u in corpus.utterances)
 
@@ -126,6 +140,10 @@ def _make_score(
 
 def _size(parameters: int) -> str:
     return f"{parameters / 1e6:.1f} M"
+
+
+def _shape(mesh: Mesh) -> str:
+    return " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
 
 
 def _list(layers: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ from fastwhisper_jax.models.whisper import Params
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer: its own tokens' (B, K, N, H) and the audio's (B, S, N, H)."""
+    """Keys and values of one layer: its own tokens' (B, N, K, H) and the audio's (B, N, S, H)."""
 
     keys: jax.Array
     values: jax.Array
@@ -61,7 +61,7 @@ def start(
     layer = _layer(dims, options)
     dtype = options.compute_dtype
     head_width = dims.n_state // dims.n_text_head
-    empty = jnp.zeros((hidden.shape[0], max_length, dims.n_text_head, head_width), dtype)
+    empty = jnp.zeros((hidden.shape[0], dims.n_text_head, max_length, head_width), dtype)
     caches = []
     for params in decoder["layers"]:
         projected: Any = layer.apply(

@@ -16,7 +16,7 @@ from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.training.feeding import device_batches, make_featurise
 from fastwhisper_jax.training.metrics import reduce_pairs
 from fastwhisper_jax.training.plan import RunPlan
-from fastwhisper_jax.training.sharding import tree_shardings
+from fastwhisper_jax.training.sharding import attention_on, tree_shardings
 from fastwhisper_jax.training.state import TrainState, init_state, split_params, whole_student
 from fastwhisper_jax.training.step import Distillation, make_eval_step
 
@@ -73,14 +73,16 @@ def make_batch_schedule(config: Config, corpus: Corpus) -> BatchSchedule:
     return BatchSchedule(corpus.sizes, rules, epochs=config.training.epochs)
 
 
-def make_distillation(config: Config, models: Models, plan: RunPlan) -> Distillation:
+def make_distillation(config: Config, models: Models, plan: RunPlan, mesh: Mesh) -> Distillation:
     """Everything static about the run's step."""
-    objective, student = config.objective, config.student
+    objective, student, attention = config.objective, config.student, attention_on(mesh)
     return Distillation(
         teacher_dims=models.teacher_dims,
         student_dims=models.student_dims,
-        teacher_options=ModelOptions(dtype=config.teacher.dtype),
-        student_options=ModelOptions(student.dtype, student.rematerialise, student.dropout),
+        teacher_options=ModelOptions(dtype=config.teacher.dtype, attention=attention),
+        student_options=ModelOptions(
+            student.dtype, student.rematerialise, student.dropout, attention
+        ),
         shares_encoder=config.frozen_encoder_is_teachers,
         temperature=objective.temperature,
         adaptive=objective.adaptive_gate,

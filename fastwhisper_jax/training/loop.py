@@ -63,7 +63,7 @@ def train(
     settings = config.training
     schedule = make_batch_schedule(config, data.train)
     plan = make_plan(config.objective, config.optimizer, len(schedule))
-    setup = make_distillation(config, models, plan)
+    setup = make_distillation(config, models, plan, mesh)
     shapes = abstract_state(config, models.student_params, plan, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
     featurise = make_featurise(

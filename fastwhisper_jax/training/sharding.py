@@ -8,7 +8,7 @@ its width.
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -49,6 +49,12 @@ def make_mesh(data: int, fsdp: int, devices: list[jax.Device] | None = None) -> 
     # Auto axes: the compiler places what the rules leave open.
     axis_types = (AxisType.Auto, AxisType.Auto)
     return jax.make_mesh((rows, fsdp), BATCH_AXES, axis_types=axis_types, devices=devices)
+
+
+def attention_on(mesh: Mesh) -> Literal["together", "by_head"]:
+    """The `ModelOptions.attention` that is fast on these devices."""
+    is_one_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    return "by_head" if is_one_cpu else "together"
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -> None:

@@ -64,7 +64,7 @@ class Distillation:
     ema_decay: float | None = 0.999
     snapshot_steps: int = 1
     accumulation_steps: int = 1
-    chunk_tokens: int = 512
+    chunk_tokens: int = 256
     seed: int = 0
 
 
@@ -249,8 +249,8 @@ def _accumulate(
         return jax.tree.map(jnp.add, total, part), None
 
     micro_batches = (jax.tree.map(split, batch), jnp.arange(accumulation_steps))
-    first = jax.tree.map(lambda x: x[0], micro_batches)
-    shapes = jax.eval_shape(lambda micro: grad_fn(params, *micro), first)
+    first = jax.tree.map(lambda x: x[0], micro_batches[0])
+    shapes = jax.eval_shape(grad_fn, params, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     total, _ = jax.lax.scan(body, zeros, micro_batches)
     return total
