@@ -104,7 +104,7 @@ def write_whisper(folder: Path, dims: ModelDimensions, params: names.Params) -> 
     }
     last = dims.n_text_layer - 1
     generation_config = {
-        "alignment_heads": [[last - 2, 0], [last - 1, 1], [last, 0], [last, 1]],
+        "alignment_heads": [[max(last - 2, 0), 0], [last - 1, 1], [last, 0], [last, 1]],
         "suppress_tokens": [1, 2],
         "max_length": dims.n_text_ctx,
         **tokens,

@@ -110,16 +110,16 @@ def summary(report: Report, path: Path | None) -> str:
     """The report in a few lines for a reader."""
     rate = "digit error rate" if report.normalizer.startswith("digits") else "WER"
     lines = [
-        f"{report.model} on {report.data}",
-        f"  {rate} {report.wer:.2%}  CER {report.cer:.2%}  ({report.normalizer} normaliser; "
-        f"{report.substitutions} substitutions, {report.deletions} deletions, "
-        f"{report.insertions} insertions in {report.reference_words} words of "
-        f"{report.utterances} utterances)",
-        f"  {report.rtfx:.2f} x real time ({report.audio_seconds:.1f} s of audio in "
-        f"{report.wall_seconds:.1f} s; loading {report.load_seconds:.1f} s and compiling "
-        f"{report.compile_seconds:.1f} s left out)",
-        f"  {report.parameters / 1e6:.1f} M parameters",
+        f"{report.model} on {report.data}: {report.utterances} utterances, "
+        f"{report.audio_seconds:.1f} s of audio, {report.normalizer} normaliser",
+        f"  {rate} {report.wer:.2%}: {report.substitutions} substitutions, "
+        f"{report.deletions} deletions and {report.insertions} insertions in "
+        f"{report.reference_words} words",
+        f"  CER {report.cer:.2%}",
+        f"  {report.rtfx:.2f} x real time: {report.wall_seconds:.1f} s, without "
+        f"{report.load_seconds:.1f} s of loading and {report.compile_seconds:.1f} s of compiling",
+        f"  {report.parameters:,} parameters",
     ]
     if path is not None:
-        lines.append(f"  written: {path}, {hypotheses_path(path)}")
+        lines.append(f"  written: {path} and {hypotheses_path(path)}")
     return "\n".join(lines)

@@ -63,9 +63,9 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     plan = make_plan(config.objective, config.optimizer, total_steps)
     abstract_state(config, pair.student_params, plan, mesh)
 
-    say(f"teacher: {config.teacher.path}, {_size(parameter_count(pair.teacher.dims))} parameters")
+    say(f"teacher: {config.teacher.path}, {parameter_count(pair.teacher.dims):,} parameters")
     say(
-        f"student: {_size(parameter_count(pair.student_dims))} parameters, encoder layers "
+        f"student: {parameter_count(pair.student_dims):,} parameters, encoder layers "
         f"{_list(pair.encoder_layers)} and decoder layers {_list(pair.decoder_layers)} of "
         f"{config.student.path or 'the teacher'}; frozen: "
         f"{', '.join(config.student.frozen) or 'nothing'}"
@@ -136,10 +136,6 @@ def _make_score(
         return {"eval_wer": report.wer, "eval_cer": report.cer}
 
     return score
-
-
-def _size(parameters: int) -> str:
-    return f"{parameters / 1e6:.1f} M"
 
 
 def _shape(mesh: Mesh) -> str:

@@ -100,8 +100,12 @@ def _description(facts: CardFacts, student: ModelDimensions, teacher: ModelDimen
 def _kept(stack: str, layers: tuple[int, ...], teacher_layers: int) -> str:
     if len(layers) == teacher_layers:
         return f"all {teacher_layers} {stack} layers"
-    which = ", ".join(map(str, layers))
-    return f"{len(layers)} of {teacher_layers} {stack} layers (the teacher's {which}, from 0)"
+    which = " and ".join(filter(None, [", ".join(map(str, layers[:-1])), str(layers[-1])]))
+    layer = "layers" if len(layers) > 1 else "layer"
+    return (
+        f"{len(layers)} of {teacher_layers} {stack} layers (the teacher's {layer} {which}, counted "
+        "from 0)"
+    )
 
 
 def _results(facts: CardFacts, student: ModelDimensions, teacher: ModelDimensions) -> str:

@@ -28,7 +28,14 @@ from fastwhisper_jax.training.metrics import MetricsLog, reduce_pairs
 from fastwhisper_jax.training.plan import RunPlan, make_plan
 from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.state import TrainState
-from fastwhisper_jax.training.step import Batch, Distillation, Metrics, make_train_step
+from fastwhisper_jax.training.step import (
+    Batch,
+    Distillation,
+    Metrics,
+    Phase,
+    TrainStep,
+    make_train_step,
+)
 
 CHECKPOINTS = "checkpoints"
 SHOWN = ("loss", "eval_wer")
@@ -105,23 +112,25 @@ def train(
                 threads=config.data.threads,
             )
             window = Window()
-            # At the top of the loop: `state.step == step` updates are complete, batch `step` is
-            # the next of the schedule, and the row of metrics of every step up to here is written.
+            # At the top of the loop: `state.step == step` updates are complete, `batch` is the
+            # schedule's batch `step`, and `window` holds the metrics since the last row written.
             for step, batch in zip(range(start, len(schedule)), batches, strict=True):
                 state, metrics = train_step(step, state, models.teacher_params, batch)
                 window.add(metrics)
                 done, is_last = step + 1, step + 1 == len(schedule)
                 stops = stop.at(done)
+                saves = _is_due(done, settings.save_every) or is_last or stops
+                evaluates = _is_due(done, settings.eval_every) or is_last
                 row: dict[str, float] = {}
-                if done % settings.log_every == 0 or is_last:
+                # A checkpoint ends a window of metrics, so that a resumed run logs the same rows,
+                # and what is saved was found finite.
+                if _is_due(done, settings.log_every) or saves or evaluates:
                     row = window.reduce(done, settings.global_batch_size)
-                if _is_due(done, settings.eval_every) or is_last:
-                    row |= evaluate(state)
-                    window.restart_clock()
-                if row:
+                    row |= evaluate(state) if evaluates else {}
                     log.write(done, row)
-                if _is_due(done, settings.save_every) or is_last or stops:
+                if saves:
                     checkpoints.save(done, state, metadata)
+                if row:
                     window.restart_clock()
                 advance(1, **{name: row[name] for name in SHOWN if name in row})
                 if stops and not is_last:
@@ -144,23 +153,22 @@ class PhasedStep:
         self, setup: Distillation, plan: RunPlan, shardings: TrainState, mesh: Mesh
     ) -> None:
         self._plan = plan
-        phases = {plan.phase(step) for step in (0, plan.teacher_end, plan.self_begin)}
-        self.compiled = {
-            phase: jax.jit(
-                make_train_step(
-                    setup, phase, plan.weights_at, plan.learning_rate_at, plan.optimizer, mesh
-                ),
-                donate_argnums=0,
-                out_shardings=(shardings, None),
-            )
-            for phase in phases | {plan.phase(max(plan.teacher_end, plan.self_begin))}
-        }
+        self._make = lambda phase: make_train_step(
+            setup, phase, plan.weights_at, plan.learning_rate_at, plan.optimizer, mesh
+        )
+        self._shardings = shardings
+        self.compiled: dict[Phase, TrainStep] = {}
 
     def __call__(
         self, step: int, state: TrainState, teacher_params: dict[str, Any], batch: Batch
     ) -> tuple[TrainState, Metrics]:
-        """Makes the update after `step` completed ones."""
-        return self.compiled[self._plan.phase(step)](state, teacher_params, batch)
+        """Makes the update after `step` completed ones; the state is donated."""
+        phase = self._plan.phase(step)
+        if phase not in self.compiled:
+            self.compiled[phase] = jax.jit(
+                self._make(phase), donate_argnums=0, out_shardings=(self._shardings, None)
+            )
+        return self.compiled[phase](state, teacher_params, batch)
 
 
 class Window:
@@ -168,7 +176,6 @@ class Window:
 
     def __init__(self) -> None:
         self._metrics: list[Metrics] = []
-        self._seconds = 0.0
         self._since = time.perf_counter()
 
     def add(self, metrics: Metrics) -> None:
@@ -178,7 +185,7 @@ class Window:
         self._metrics.append(metrics)
 
     def restart_clock(self) -> None:
-        """Leaves the time since the last reading out."""
+        """A window begins now: what passed since the last one was no training."""
         self._since = time.perf_counter()
 
     def reduce(self, done: int, global_batch_size: int) -> dict[str, float]:
@@ -191,7 +198,6 @@ class Window:
         count = len(self._metrics)
         seconds = (time.perf_counter() - self._since) / count
         self._metrics = []
-        self.restart_clock()
         for name in ("loss", "grad_norm"):
             if not math.isfinite(row[name]):
                 raise TrainingError(
