@@ -6,7 +6,7 @@
 The whole encoder is frozen and shared, so it is run once for teacher and student. Length, batch and
 learning rate are Distil-Whisper's (arXiv 2311.00430: 80,000 updates of 256 utterances at 1e-4); the
 teacher's weight falls to 0.2 over the first three quarters while the student's own EMA takes over.
-Utterances are joined to fill the 30 s window. Parameters, optimiser state and EMA are divided over 8
+Utterances are joined to fill the 30 s window. Parameters, optimiser state and EMA lie over 8
 chips, the batch over all.
 
 Hardware: a TPU slice of 8 to 256 chips. Hours: not yet measured. Result: not yet measured.

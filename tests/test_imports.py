@@ -21,7 +21,9 @@ TOP = {"cli", "commands"}
 LOOP = {"training/loop", "training/assembly"}
 MAY_IMPORT = {
     "errors": set(),
-    "config": {"errors"},
+    "field_rules": {"errors"},
+    "objective_config": {"field_rules"},
+    "config": {"objective_config", "field_rules", "errors"},
     "recipe": {"config", "errors"},
     "data": {"errors"},
     "models": {"errors"},

@@ -143,4 +143,6 @@ def _shape(mesh: Mesh) -> str:
 
 
 def _list(layers: Sequence[int]) -> str:
+    if len(layers) > 2 and layers[-1] - layers[0] == len(layers) - 1:
+        return f"{layers[0]} to {layers[-1]}"
     return ", ".join(map(str, layers))
