@@ -8,8 +8,11 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 
+import contextlib
+import io
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +22,7 @@ import soundfile
 from flax import traverse_util
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from fastwhisper_jax.cli import main
 from fastwhisper_jax.interop import names
 from fastwhisper_jax.interop.configs import SIZES
 from fastwhisper_jax.models.dimensions import ModelDimensions
@@ -175,4 +179,58 @@ def tiny_manifest(tmp_path_factory) -> Path:
         lines.append(json.dumps({"audio": f"{index}.wav", "text": text, "id": f"u{index}"}))
     path = folder / "speech.jsonl"
     path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+class Done(NamedTuple):
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_command(*arguments: object) -> Done:
+    """Runs `fastwhisper` with these arguments in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse's --help
+            code = int(stop.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def fastwhisper():
+    """A function of the arguments of `fastwhisper` to its exit code and what it prints."""
+    return run_command
+
+
+RECIPE = '''"""ASKD of the tiny teacher: first it alone, then with the student's EMA."""
+
+from fastwhisper_jax.config import *
+
+config = Config(
+    teacher=TeacherConfig(path={teacher!r}),
+    student=StudentConfig(decoder_layers=1, dropout=0.1),
+    data=DataConfig(train=({data!r},), target_buckets=(16,)),
+    objective=ObjectiveConfig(
+        teacher_weight=ScheduleConfig("cosine", init_value=1.0, end_value=0.2, steps=0.5),
+        self_weight=ScheduleConfig("linear", end_value=0.5, begin=0.5, steps=0.5),
+        ema_decay=0.9,
+    ),
+    optimizer=OptimizerConfig(learning_rate=1e-2, weight_decay=0.1),
+    training=TrainingConfig(
+        steps=8, log_every=1, save_every=4, eval_batch_size=8, max_new_tokens=8
+    ),
+)
+'''
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny_teacher, tiny_manifest, tmp_path_factory) -> Path:
+    """A recipe that trains the tiny teacher's student for 8 steps."""
+    path = tmp_path_factory.mktemp("recipes") / "tiny_askd.py"
+    path.write_text(RECIPE.format(teacher=str(tiny_teacher), data=str(tiny_manifest)))
     return path

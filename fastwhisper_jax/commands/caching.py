@@ -14,7 +14,6 @@ from fastwhisper_jax.data.features import log_mel_spectrogram
 from fastwhisper_jax.data.loader import Batch, Rows
 from fastwhisper_jax.interop.load import LoadedModel
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.dimensions import ModelOptions
 from fastwhisper_jax.training.array_store import digest, open_store, params_digest
 from fastwhisper_jax.training.assembly import RunData
 from fastwhisper_jax.training.encoder_cache import (
@@ -25,7 +24,7 @@ from fastwhisper_jax.training.encoder_cache import (
     teacher_names,
 )
 from fastwhisper_jax.training.progress import progress
-from fastwhisper_jax.training.sharding import attention_on, put_batch
+from fastwhisper_jax.training.sharding import model_options, put_batch
 
 
 def with_caches(
@@ -42,7 +41,7 @@ def with_caches(
     """
     assert config.data.encoder_cache is not None
     root, dims = Path(config.data.encoder_cache), teacher.dims
-    options = ModelOptions(dtype=config.teacher.dtype, attention=attention_on(mesh))
+    options = model_options(mesh, config.teacher.dtype)
     batch_size = config.training.eval_batch_size
     utterances = [*data.train.utterances, *(data.eval.utterances if data.eval else ())]
     names = audio_names(utterances)

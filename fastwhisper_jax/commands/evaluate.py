@@ -15,9 +15,8 @@ from fastwhisper_jax.evaluation.decoding import decoding_rules
 from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, Report, evaluate
 from fastwhisper_jax.evaluation.reports import check_report_path, hypotheses_path, write_report
 from fastwhisper_jax.interop.load import load_model, resolve_model
-from fastwhisper_jax.models.dimensions import ModelOptions
 from fastwhisper_jax.training.progress import Advance, progress
-from fastwhisper_jax.training.sharding import attention_on, check_batch, make_mesh
+from fastwhisper_jax.training.sharding import check_batch, make_mesh, model_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +65,7 @@ def run(options: Options) -> Report:
     )
     corpus = _first(corpus, options.limit)
     rules = decoding_rules(model.generation_config)
-    how = ModelOptions(dtype=options.dtype, attention=attention_on(mesh))
+    how = model_options(mesh, options.dtype)
     transcribe = transcriber(model.dims, how, rules, options.max_new_tokens)
     load_audio = functools.partial(audio_inputs, samples=model.dims.n_samples)
     is_english = all((u.language or options.language) == "en" for u in corpus.utterances)

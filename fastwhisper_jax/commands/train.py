@@ -20,7 +20,6 @@ from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.decoding import decoding_rules
 from fastwhisper_jax.evaluation.evaluate import evaluate
 from fastwhisper_jax.interop.names import parameter_count
-from fastwhisper_jax.models.dimensions import ModelOptions
 from fastwhisper_jax.training.assembly import (
     Models,
     RunData,
@@ -29,7 +28,7 @@ from fastwhisper_jax.training.assembly import (
 )
 from fastwhisper_jax.training.loop import train
 from fastwhisper_jax.training.plan import make_plan
-from fastwhisper_jax.training.sharding import attention_on, check_batch, make_mesh
+from fastwhisper_jax.training.sharding import check_batch, make_mesh, model_options
 
 Say = Callable[[str], None]
 
@@ -120,7 +119,7 @@ def _make_score(
 ) -> Callable[[dict[str, Any]], dict[str, float]]:
     """Word and character error rate of a student on the eval set."""
     rules = decoding_rules(pair.teacher.generation_config)
-    options = ModelOptions(dtype=config.student.dtype, attention=attention_on(mesh))
+    options = model_options(mesh, config.student.dtype)
     transcribe = transcriber(pair.student_dims, options, rules, config.training.max_new_tokens)
     is_english = all((u.language or config.data.language) == "en" for u in corpus.utterances)
 

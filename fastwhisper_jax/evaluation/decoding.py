@@ -1,47 +1,17 @@
-"""Greedy decoding of a batch, with cached keys and values."""
+"""From inputs to tokens: greedy decoding of a batch, or beam search, behind an encoder."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.evaluation.beam import beam_decode
+from fastwhisper_jax.evaluation.rules import DecodingRules, new_token_room
 from fastwhisper_jax.models import cached_decoder
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.models.whisper import Params
-
-
-@dataclasses.dataclass(frozen=True)
-class DecodingRules:
-    """What a model may emit; hashable, so that it can be a static argument of `jax.jit`.
-
-    Attributes:
-        end_of_text: the token that ends a transcript, and fills what follows it.
-        suppress: tokens that are never emitted.
-        begin_suppress: tokens that are not emitted right after the prompt.
-    """
-
-    end_of_text: int
-    suppress: tuple[int, ...] = ()
-    begin_suppress: tuple[int, ...] = ()
-
-
-def decoding_rules(generation_config: Mapping[str, Any]) -> DecodingRules:
-    """Reads the rules from a model's generation_config.json.
-
-    Args:
-        generation_config: its content; `suppress_tokens` and `begin_suppress_tokens` may be missing
-            or null, as in fine-tuned models: then nothing is suppressed.
-    """
-    end_of_text = generation_config["eos_token_id"]
-    return DecodingRules(
-        end_of_text=end_of_text[0] if isinstance(end_of_text, list) else end_of_text,
-        suppress=tuple(generation_config.get("suppress_tokens") or ()),
-        begin_suppress=tuple(generation_config.get("begin_suppress_tokens") or ()),
-    )
 
 
 def make_transcribe(
@@ -50,8 +20,9 @@ def make_transcribe(
     options: ModelOptions,
     rules: DecodingRules,
     max_new_tokens: int = 224,
+    beams: int = 1,
 ) -> jax.stages.Wrapped:
-    """Joins an encoder and greedy decoding into one jitted function.
+    """Joins an encoder and a decoding into one jitted function.
 
     Make it once and keep it: it compiles once per shape of its arguments, so that an evaluation
     every thousand steps of training compiles nothing but the first time.
@@ -63,10 +34,11 @@ def make_transcribe(
         options: how to compute.
         rules: the end-of-text token and the suppressed ones.
         max_new_tokens: the most tokens to emit a row.
+        beams: 1 decodes greedily, more search with as many.
 
     Returns:
         (params, inputs, prompt (B, P), row_mask (B,)) -> tokens (B, max_new_tokens) int32, under
-        `jax.jit`; see `greedy_decode`.
+        `jax.jit`; see `greedy_decode` and `beam_decode`.
     """
 
     @jax.jit
@@ -74,7 +46,10 @@ def make_transcribe(
         params: Params, inputs: Any, prompt: jax.Array, row_mask: jax.Array
     ) -> jax.Array:
         hidden = encode(params, inputs)
-        return greedy_decode(params, dims, options, hidden, prompt, rules, max_new_tokens, row_mask)
+        shared = (params, dims, options, hidden, prompt, rules, max_new_tokens)
+        if beams == 1:
+            return greedy_decode(*shared, row_mask)
+        return beam_decode(*shared, beams, row_mask=row_mask)
 
     return transcribe
 
@@ -116,15 +91,8 @@ def greedy_decode(
     timestamps; ties go to the lower token.
     """
     batch, prompt_length = prompt.shape
-    new_tokens = min(max_new_tokens, dims.n_text_ctx - prompt_length)
-    if new_tokens < 1:
-        raise InputError(
-            f"max_new_tokens={max_new_tokens} after a prompt of {prompt_length} tokens leaves no "
-            f"token to emit; use at least 1, and a prompt shorter than {dims.n_text_ctx} tokens"
-        )
+    new_tokens = new_token_room(dims, prompt_length, max_new_tokens)
     decoder = cached_decoder.unstack_layers(params, dims, options)
-    suppressed = _banned(dims.n_vocab, rules.suppress)
-    banned_first = _banned(dims.n_vocab, rules.suppress + rules.begin_suppress)
 
     def pick(states: jax.Array, banned: np.ndarray) -> jax.Array:
         # (V, B), not (B, V): the embedding is streamed as it lies in memory, a third faster on CPU.
@@ -140,7 +108,7 @@ def greedy_decode(
     def emit(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         step, last, cache, ended, tokens = carry
         states, cache = cached_decoder.extend(decoder, dims, cache, last[:, None], options)
-        token = jnp.where(ended, rules.end_of_text, pick(states[:, 0], suppressed))
+        token = jnp.where(ended, rules.end_of_text, pick(states[:, 0], rules.banned(dims.n_vocab)))
         tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, step))
         return step + 1, token, cache, ended | (token == rules.end_of_text), tokens
 
@@ -148,16 +116,9 @@ def greedy_decode(
     length = prompt_length + new_tokens - 1
     cache = cached_decoder.start(decoder, dims, hidden, options, length)
     states, cache = cached_decoder.extend(decoder, dims, cache, prompt, options)
-    first = pick(states[:, -1], banned_first)
+    first = pick(states[:, -1], rules.banned_first(dims.n_vocab))
     if row_mask is not None:
         first = jnp.where(row_mask, first, rules.end_of_text)
     tokens = jnp.full((batch, max_new_tokens), rules.end_of_text, jnp.int32).at[:, 0].set(first)
     carry = (jnp.int32(1), first, cache, first == rules.end_of_text, tokens)
     return jax.lax.while_loop(is_running, emit, carry)[-1]
-
-
-def _banned(n_vocab: int, tokens: tuple[int, ...]) -> np.ndarray:
-    """(V,) float32: minus infinity at `tokens`, else 0."""
-    banned = np.zeros(n_vocab, np.float32)
-    banned[list(tokens)] = -np.inf
-    return banned

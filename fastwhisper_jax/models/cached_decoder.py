@@ -56,7 +56,8 @@ def start(
         dims: sizes of the model.
         hidden: (B, S, D), the output of `encode`.
         options: how to compute.
-        max_length: K, the most tokens (prompt and generated) that will be seen; <= n_text_ctx.
+        max_length: K, the most tokens (prompt and generated) that will be seen; alternatives
+            count each.
     """
     layer = _layer(dims, options)
     dtype = options.compute_dtype
@@ -77,15 +78,39 @@ def extend(
     cache: Cache,
     tokens: jax.Array,
     options: ModelOptions,
+    places: jax.Array | None = None,
+    mask: jax.Array | None = None,
 ) -> tuple[jax.Array, Cache]:
-    """Feeds the next tokens (B, T); returns their states (B, T, D) and the cache."""
-    positions = jax.lax.dynamic_slice_in_dim(decoder["positions"], cache.position, tokens.shape[1])
+    """Feeds the next tokens; returns their states and the cache.
+
+    By default the tokens follow what the cache holds. With `places` and `mask` they are
+    alternatives to each other instead, or go on from any of those fed before: several texts over
+    one audio then share its keys and values and those of what they have in common, and choosing
+    among them moves nothing in the cache.
+
+    Args:
+        decoder: the result of `unstack_layers`.
+        dims: sizes of the model.
+        cache: of `start` or of the call before.
+        tokens: (B, T) int32.
+        options: how to compute.
+        places: (T,) int32, where each token stands in its text.
+        mask: (B, 1, T, K) bool, the tokens of the cache that each one attends to, itself included:
+            this call's lie at cache.position and after.
+
+    Returns:
+        states (B, T, D), and the cache with the T tokens.
+    """
+    fed = cache.position + jnp.arange(tokens.shape[1])
+    positions = decoder["positions"][fed if places is None else places]
+    if mask is None:
+        mask = jnp.arange(cache.layers[0].keys.shape[2])[None, :] <= fed[:, None]
     x = decoder["embed_tokens"][tokens] + positions[None]
     layer = _layer(dims, options)
     caches = []
     for params, old in zip(decoder["layers"], cache.layers, strict=True):
         extended: Any = layer.apply(
-            {"params": params}, x, *old, cache.position, method=DecoderLayer.extend
+            {"params": params}, x, *old, cache.position, mask, method=DecoderLayer.extend
         )
         x, keys, values = extended
         caches.append(old._replace(keys=keys, values=values))

@@ -23,6 +23,12 @@ class TextDecoder(nn.Module):
         normal = nn.initializers.normal(EMBEDDING_STDDEV)
         embed_tokens = self.param("embed_tokens", normal, (dims.n_vocab, dims.n_state))
         positions = self.param("positions", normal, (dims.n_text_ctx, dims.n_state))
+        if options.activations is not None:
+            # Gathered for the look-up: into a divided embedding every row's gradient would travel.
+            whole = jax.sharding.NamedSharding(
+                options.activations.mesh, jax.sharding.PartitionSpec()
+            )
+            embed_tokens = jax.lax.with_sharding_constraint(embed_tokens, whole)
         x = embed_tokens[tokens] + positions[None, : tokens.shape[1]]
         x = x.astype(options.compute_dtype)
         layer = DecoderLayer

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 
 SAMPLE_RATE_HZ = 16_000
@@ -70,12 +71,15 @@ class ModelOptions:
         attention: "together", all heads in one matmul: for accelerators, and batches sharded over
             devices; or "by_head", one row and head at a time: for one CPU, where the scores of all
             heads do not fit the cache (the encoder's attention is 2.6 times as fast).
+        activations: where activations (B, ., D) lie on a mesh, held at every layer: left to itself
+            the compiler may divide them like the weights, and move them back and forth.
     """
 
     dtype: str = "float32"
     rematerialise: bool = False
     dropout: float = 0.0
     attention: Literal["together", "by_head"] = "together"
+    activations: jax.sharding.NamedSharding | None = None
 
     @property
     def compute_dtype(self) -> jnp.dtype:

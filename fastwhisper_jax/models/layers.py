@@ -4,6 +4,7 @@ Dimension letters, here and in every einsum of the project:
     B batch              A audio samples (16 kHz)   L mel frames (100 Hz)   M mel bins
     S encoder positions  T target tokens            D width                 N heads
     H head width         F MLP width                V vocabulary            K attended positions
+    G beams
 """
 
 import functools
@@ -70,6 +71,13 @@ class Projection(nn.Module):
         return x
 
 
+def _placed(x: jax.Array, options: ModelOptions) -> jax.Array:
+    """x (B, ., D), held where `options.activations` says."""
+    if options.activations is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, options.activations)
+
+
 class Attention(nn.Module):
     """Multi-head attention; keys and values are projected apart, so that they can be cached.
 
@@ -101,7 +109,10 @@ class Attention(nn.Module):
     def __call__(
         self, x: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None = None
     ) -> jax.Array:
-        """Attends from x (B, T, D) to keys, values (B, N, K, H) where mask (T, K) is True."""
+        """Attends from x (B, T, D) to keys, values (B, N, K, H).
+
+        Where mask, (T, K) or (B, 1, T, K), is False, it does not.
+        """
         query = self._split(self.query(x)) * (self.width // self.heads) ** -0.5
         if self.options.attention == "by_head" and mask is None and query.shape[2] > 1:
             attended = _attend_by_head(query, keys, values)
@@ -116,7 +127,7 @@ def _attend(
     """softmax(query keys^T) values for query (..., T, H) and keys, values (..., K, H)."""
     scores = jnp.einsum("...TH,...KH->...TK", query, keys, preferred_element_type=jnp.float32)
     if mask is not None:
-        mask = mask.reshape((1,) * (scores.ndim - 2) + mask.shape)
+        mask = mask.reshape((1,) * (scores.ndim - mask.ndim) + mask.shape)
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     attention = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
     return jnp.einsum("...TK,...KH->...TH", attention, values)
@@ -161,11 +172,12 @@ class EncoderLayer(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
         """Maps x (B, S, D) to (B, S, D); the second result is what `nn.scan` would stack."""
         deterministic = not self.has_rng("dropout")
+        x = _placed(x, self.options)
         normed = self.attn_norm(x)
         attended = self.attn(normed, *self.attn.keys_values(normed))
         x = x + self.dropout(attended, deterministic=deterministic)
         x = x + self.dropout(self.mlp(self.mlp_norm(x)), deterministic=deterministic)
-        return x, None
+        return _placed(x, self.options), None
 
 
 class DecoderLayer(nn.Module):
@@ -187,11 +199,13 @@ class DecoderLayer(nn.Module):
 
     def __call__(self, x: jax.Array, hidden: jax.Array) -> tuple[jax.Array, None]:
         """Maps all target positions x (B, T, D) at once; hidden (B, S, D) is the encoder's."""
+        x = _placed(x, self.options)
         normed = self.attn_norm(x)
         keys, values = self.attn.keys_values(normed)
         causal = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
         cross_keys, cross_values = self.cross_attn.keys_values(hidden)
-        return self._residuals(x, normed, keys, values, causal, cross_keys, cross_values), None
+        x = self._residuals(x, normed, keys, values, causal, cross_keys, cross_values)
+        return _placed(x, self.options), None
 
     def cross_keys_values(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the cached path keeps of hidden (B, S, D): keys and values (B, N, S, H)."""
@@ -205,15 +219,17 @@ class DecoderLayer(nn.Module):
         cross_keys: jax.Array,
         cross_values: jax.Array,
         position: jax.Array,
+        mask: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Maps x (B, T, D), which stands at `position`; writes its keys, values (B, N, K, H)."""
+        """Maps x (B, T, D), which attends by `mask`, (T, K) or (B, 1, T, K).
+
+        Its keys and values are written to keys, values (B, N, K, H) at `position`.
+        """
         normed = self.attn_norm(x)
         new_keys, new_values = self.attn.keys_values(normed)
         keys = jax.lax.dynamic_update_slice_in_dim(keys, new_keys, position, axis=2)
         values = jax.lax.dynamic_update_slice_in_dim(values, new_values, position, axis=2)
-        rows = position + jnp.arange(x.shape[1])
-        causal = jnp.arange(keys.shape[2])[None, :] <= rows[:, None]
-        x = self._residuals(x, normed, keys, values, causal, cross_keys, cross_values)
+        x = self._residuals(x, normed, keys, values, mask, cross_keys, cross_values)
         return x, keys, values
 
     def _residuals(
@@ -222,12 +238,12 @@ class DecoderLayer(nn.Module):
         normed: jax.Array,
         keys: jax.Array,
         values: jax.Array,
-        causal: jax.Array,
+        mask: jax.Array,
         cross_keys: jax.Array,
         cross_values: jax.Array,
     ) -> jax.Array:
         deterministic = not self.has_rng("dropout")
-        attended = self.attn(normed, keys, values, causal)
+        attended = self.attn(normed, keys, values, mask)
         x = x + self.dropout(attended, deterministic=deterministic)
         attended = self.cross_attn(self.cross_attn_norm(x), cross_keys, cross_values)
         x = x + self.dropout(attended, deterministic=deterministic)

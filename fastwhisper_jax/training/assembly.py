@@ -12,11 +12,11 @@ from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.batches import BatchRules, BatchSchedule, plan_in_order
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import LoadInputs
-from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.training.feeding import device_batches, make_featurise
 from fastwhisper_jax.training.metrics import reduce_pairs
 from fastwhisper_jax.training.plan import RunPlan
-from fastwhisper_jax.training.sharding import attention_on, tree_shardings
+from fastwhisper_jax.training.sharding import model_options, tree_shardings
 from fastwhisper_jax.training.state import TrainState, init_state, split_params, whole_student
 from fastwhisper_jax.training.step import Distillation, make_eval_step
 
@@ -75,14 +75,12 @@ def make_batch_schedule(config: Config, corpus: Corpus) -> BatchSchedule:
 
 def make_distillation(config: Config, models: Models, plan: RunPlan, mesh: Mesh) -> Distillation:
     """Everything static about the run's step."""
-    objective, student, attention = config.objective, config.student, attention_on(mesh)
+    objective, student = config.objective, config.student
     return Distillation(
         teacher_dims=models.teacher_dims,
         student_dims=models.student_dims,
-        teacher_options=ModelOptions(dtype=config.teacher.dtype, attention=attention),
-        student_options=ModelOptions(
-            student.dtype, student.rematerialise, student.dropout, attention
-        ),
+        teacher_options=model_options(mesh, config.teacher.dtype),
+        student_options=model_options(mesh, student.dtype, student.rematerialise, student.dropout),
         shares_encoder=config.frozen_encoder_is_teachers,
         temperature=objective.temperature,
         adaptive=objective.adaptive_gate,

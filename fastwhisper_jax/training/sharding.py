@@ -8,7 +8,7 @@ its width.
 
 import math
 import re
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.models.dimensions import ModelOptions
 
 BATCH_AXES = ("data", "fsdp")
 BATCH = P(BATCH_AXES)
@@ -51,10 +52,18 @@ def make_mesh(data: int, fsdp: int, devices: list[jax.Device] | None = None) -> 
     return jax.make_mesh((rows, fsdp), BATCH_AXES, axis_types=axis_types, devices=devices)
 
 
-def attention_on(mesh: Mesh) -> Literal["together", "by_head"]:
-    """The `ModelOptions.attention` that is fast on these devices."""
+def model_options(
+    mesh: Mesh, dtype: str, rematerialise: bool = False, dropout: float = 0.0
+) -> ModelOptions:
+    """How to compute a model whose batch is divided over a mesh."""
     is_one_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-    return "by_head" if is_one_cpu else "together"
+    return ModelOptions(
+        dtype=dtype,
+        rematerialise=rematerialise,
+        dropout=dropout,
+        attention="by_head" if is_one_cpu else "together",
+        activations=batch_sharding(mesh) if mesh.size > 1 else None,
+    )
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -> None:

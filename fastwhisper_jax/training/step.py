@@ -141,7 +141,7 @@ def make_train_step(
             "self_weight": (weights.self_teacher, one),
             "ce_weight": (weights.ce, one),
             "learning_rate": (learning_rate_at(state.step), one),
-            "grad_norm": (optax.global_norm(grads), one),
+            "grad_norm": (optax.tree.norm(grads), one),
         }
         return new_state, metrics
 

@@ -1,0 +1,125 @@
+"""`fastwhisper plot`: losses, weights, learning rate and error rate of runs over their steps."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.training.metrics import FILE_NAME
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# What each panel shows: its title, whether its axis is logarithmic, and the metrics' names, of
+# which the first is drawn solid and the others dashed, dotted, dash-dotted.
+PANELS: tuple[tuple[str, bool, Mapping[str, str]], ...] = (
+    (
+        "loss a token",
+        True,
+        {"loss": "objective", "ce": "CE", "kl_teacher": "KL teacher", "kl_self": "KL self"},
+    ),
+    (
+        "weights",
+        False,
+        {"teacher_weight": "teacher", "self_weight": "self", "ce_weight": "CE"},
+    ),
+    ("learning rate", False, {"learning_rate": "learning rate"}),
+    ("error rate on the eval set, %", False, {"eval_wer": "WER", "eval_cer": "CER"}),
+)
+LINE_STYLES = ("-", "--", ":", "-.")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
+# A garbled transcript may be ten times as long as what was said: the axis ends before that.
+HIGHEST_PERCENT = 100.0
+
+
+def run(run_dirs: Sequence[Path], out: Path) -> None:
+    """Draws the metrics of one or several runs into one picture.
+
+    Args:
+        run_dirs: each becomes a colour, named by its folder.
+        out: the picture; its ending says the format (png, svg, pdf).
+
+    Raises:
+        InputError: a folder holds no metrics, the picture cannot be written, or matplotlib is not
+            installed.
+    """
+    runs = {str(run_dir): read_metrics(run_dir) for run_dir in run_dirs}
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise InputError(
+            "plot needs matplotlib, which is not installed; pip install 'fastwhisper-jax[plot]'"
+        ) from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(11, 7), layout="constrained")
+    for axis, (title, is_logarithmic, names) in zip(axes.flat, PANELS, strict=True):
+        _draw(axis, runs, names, scale=100.0 if title.endswith("%") else 1.0)
+        axis.set_title(title)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        if is_logarithmic:
+            axis.set_yscale("log")
+        if title.endswith("%"):
+            axis.set_ylim(0, min(axis.get_ylim()[1], HIGHEST_PERCENT))
+    handles = [
+        pyplot.Line2D([], [], color=COLOURS[index % len(COLOURS)], label=Path(name).name)
+        for index, name in enumerate(runs)
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    try:
+        figure.savefig(out, dpi=150)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{out} cannot be written ({error}); name a .png, .svg or .pdf in a folder that exists"
+        ) from error
+    finally:
+        pyplot.close(figure)
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl.
+
+    Raises:
+        InputError: there are none.
+    """
+    path = run_dir / FILE_NAME
+    if not path.is_file():
+        raise InputError(f"{run_dir} has no {FILE_NAME}; name the --run-dir of a training")
+    # A run that is under way may just be writing its last line.
+    rows = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if "\n" in line]
+    if not rows:
+        raise InputError(f"{path} is empty; wait until the run has logged its first step")
+    return rows
+
+
+def _draw(
+    axis: "Axes",
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    names: Mapping[str, str],
+    scale: float,
+) -> None:
+    shown: set[str] = set()
+    for index, rows in enumerate(runs.values()):
+        for name, style in zip(names, LINE_STYLES, strict=False):
+            points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            if not any(value for _, value in points):
+                continue
+            steps, values = zip(*points, strict=True)
+            axis.plot(
+                steps,
+                [value * scale for value in values],
+                style,
+                color=COLOURS[index % len(COLOURS)],
+                marker="o" if len(points) < 30 else None,
+                markersize=3,
+                linewidth=1.2,
+            )
+            shown.add(name)
+    for (name, label), style in zip(names.items(), LINE_STYLES, strict=False):
+        if name in shown and len(names) > 1:
+            axis.plot([], [], style, color="0.3", label=label)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize="small")

@@ -1,0 +1,125 @@
+"""Every recipe loads, says what it is, and makes steps for its published teacher: shapes alone."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fastwhisper_jax.models import whisper
+from fastwhisper_jax.models.dimensions import ModelDimensions
+from fastwhisper_jax.models.student import kept_layers, student_dimensions
+from fastwhisper_jax.recipe import fields, load_recipe
+from fastwhisper_jax.training.assembly import Models, abstract_state, make_distillation
+from fastwhisper_jax.training.plan import make_plan
+from fastwhisper_jax.training.sharding import check_batch, make_mesh
+from fastwhisper_jax.training.step import make_train_step
+
+FOLDER = Path(__file__).parents[2] / "configs"
+RECIPES = sorted(FOLDER.glob("*.py"))
+SAME_BUT_FOR_THE_OBJECTIVE = ("askd_base_en.py", "ce_base_en.py", "distil_whisper_base_en.py")
+STEPS_OF_AN_EPOCH = 50
+
+
+def published(width, heads, layers, n_mels, n_vocab, text_layers=None):
+    return ModelDimensions(
+        n_mels=n_mels,
+        n_audio_ctx=1500,
+        n_audio_head=heads,
+        n_audio_layer=layers,
+        n_audio_mlp=4 * width,
+        n_vocab=n_vocab,
+        n_text_ctx=448,
+        n_text_head=heads,
+        n_text_layer=text_layers or layers,
+        n_text_mlp=4 * width,
+        n_state=width,
+    )
+
+
+# As their config.json on the Hugging Face hub says.
+TEACHERS = {
+    "openai/whisper-base": published(512, 8, 6, 80, 51865),
+    "openai/whisper-large-v3": published(1280, 20, 32, 128, 51866),
+}
+
+
+def name_of(path):
+    return path.name
+
+
+def shapes_of(dims):
+    return jax.eval_shape(lambda: whisper.init_params(dims, jax.random.key(0)))
+
+
+@pytest.fixture(scope="module", params=RECIPES, ids=name_of)
+def recipe(request):
+    return request.param
+
+
+def test_there_are_recipes_of_the_three_objectives_and_of_a_pod():
+    assert {*SAME_BUT_FOR_THE_OBJECTIVE, "askd_large_v3.py"} <= set(map(name_of, RECIPES))
+
+
+def test_its_docstring_says_command_hardware_hours_and_result(recipe):
+    first, *rest = recipe.read_text().split('"""')[1].splitlines()
+    assert first.endswith(".") and not rest[0]
+    text = "\n".join(rest)
+    assert f"    fastwhisper train configs/{recipe.name} --run-dir " in text
+    assert re.search(r"^Hardware: \S.*Hours: \S.*Result: \S", text, re.MULTILINE | re.DOTALL)
+
+
+def test_its_steps_have_the_shapes_of_its_state_in_every_phase(recipe):
+    config = load_recipe(recipe)
+    teacher = TEACHERS[config.teacher.path]
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+    training, student = config.training, config.student
+    check_batch("batch", training.global_batch_size, mesh, training.accumulation_steps)
+    check_batch("eval", training.eval_batch_size, mesh)
+    assert config.data.target_buckets[-1] <= teacher.n_text_ctx
+    dims = student_dimensions(
+        teacher,
+        kept_layers(student.encoder_layers, teacher.n_audio_layer, "encoder_layers"),
+        kept_layers(student.decoder_layers, teacher.n_text_layer, "decoder_layers"),
+        student.context_seconds,
+    )
+    models = Models(teacher, shapes_of(teacher), dims, shapes_of(dims))
+    total_steps = training.steps or training.epochs * STEPS_OF_AN_EPOCH
+    plan = make_plan(config.objective, config.optimizer, total_steps)
+    state = abstract_state(config, models.student_params, plan, mesh)
+    setup = make_distillation(config, models, plan, mesh)
+
+    rows, length = training.global_batch_size, config.data.target_buckets[0]
+    batch = {name: ((rows, length), jnp.int32) for name in ("input_ids", "labels")}
+    batch["label_mask"] = (rows, length), jnp.float32
+    if config.data.encoder_cache is None:
+        batch["log_mel"] = (rows, teacher.n_frames, teacher.n_mels), jnp.float32
+    else:
+        batch["encoder_states"] = (rows, teacher.n_audio_ctx, teacher.n_state), jnp.float16
+        batch["teacher_states"] = (rows, length, teacher.n_state), jnp.float32
+    batch = {name: jax.ShapeDtypeStruct(*array) for name, array in batch.items()}
+
+    phases = {plan.phase(step) for step in range(total_steps)}
+    for phase in phases:
+        step = make_train_step(
+            setup, phase, plan.weights_at, plan.learning_rate_at, plan.optimizer, mesh
+        )
+        after, metrics = jax.eval_shape(step, state, models.teacher_params, batch)
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype) or 1 / 0, after, state)
+        assert {pair[0].shape for pair in metrics.values()} == {()}
+    assert any(phase.runs_teacher for phase in phases) == config.objective.has_teacher
+    assert any(phase.runs_self for phase in phases) == config.objective.has_self_phase
+
+
+def test_the_three_small_recipes_differ_in_their_objective_alone():
+    recipes = [dict(leaves(FOLDER / name)) for name in SAME_BUT_FOR_THE_OBJECTIVE]
+    for name in recipes[0]:
+        if not name.startswith("objective."):
+            assert len({str(values[name]) for values in recipes}) == 1, name
+    assert len({str(values) for values in recipes}) == 3
+
+
+def leaves(path):
+    return ((name, value) for name, _, value in fields(load_recipe(path)))
