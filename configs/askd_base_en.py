@@ -1,4 +1,4 @@
-"""ASKD: the teacher's weight falls from 1.0 to 0.3, labels and the student's own EMA take over.
+"""ASKD: the teacher's weight falls from 1.0 to 0.5, the student's own EMA takes over.
 
     fastwhisper train configs/askd_base_en.py --run-dir runs/askd \\
         --teacher.path openai/whisper-base --data.train train.jsonl --data.eval test.jsonl
@@ -35,8 +35,8 @@ config = Config(
         encoder_cache="runs/encoder_cache",
     ),
     objective=ObjectiveConfig(
-        teacher_weight=ScheduleConfig("cosine", init_value=1.0, end_value=0.3, steps=0.8),
-        self_weight=ScheduleConfig("linear", end_value=0.3, begin=0.5, steps=0.3),
+        teacher_weight=ScheduleConfig("cosine", init_value=1.0, end_value=0.5, steps=0.8),
+        self_weight=ScheduleConfig("linear", end_value=0.5, begin=0.3, steps=0.5),
         ce_weight=0.8,
         temperature=2.0,
         self_teacher="ema",

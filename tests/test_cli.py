@@ -8,7 +8,7 @@ import pytest
 from fastwhisper_jax.commands import train
 from fastwhisper_jax.errors import IntegrityError, Interrupted, TrainingError
 
-COMMANDS = ["train", "evaluate", "export"]
+COMMANDS = re.findall(r"^    ([a-z-]+)  ", run_help(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,9 +11,9 @@ from fastwhisper_jax.data.corpus import Corpus, read_corpus
 from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.data.tokens import load_tokenizer
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.evaluation.decoding import decoding_rules
 from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, Report, evaluate
 from fastwhisper_jax.evaluation.reports import check_report_path, hypotheses_path, write_report
+from fastwhisper_jax.evaluation.rules import decoding_rules
 from fastwhisper_jax.interop.load import load_model, resolve_model
 from fastwhisper_jax.training.progress import Advance, progress
 from fastwhisper_jax.training.sharding import check_batch, make_mesh, model_options

@@ -12,8 +12,9 @@ from fastwhisper_jax.data.batches import BatchPlan, plan_in_order
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.features import log_mel_spectrogram
 from fastwhisper_jax.data.loader import LoadInputs, read_batches
-from fastwhisper_jax.evaluation.decoding import DecodingRules, make_transcribe
+from fastwhisper_jax.evaluation.decoding import make_transcribe
 from fastwhisper_jax.evaluation.evaluate import EvaluationBatch
+from fastwhisper_jax.evaluation.rules import DecodingRules
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.training.sharding import put_batch

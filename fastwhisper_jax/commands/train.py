@@ -17,8 +17,8 @@ from fastwhisper_jax.data.corpus import Corpus, read_corpus
 from fastwhisper_jax.data.loader import LoadInputs, audio_inputs
 from fastwhisper_jax.data.tokens import load_tokenizer
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.evaluation.decoding import decoding_rules
 from fastwhisper_jax.evaluation.evaluate import evaluate
+from fastwhisper_jax.evaluation.rules import decoding_rules
 from fastwhisper_jax.interop.names import parameter_count
 from fastwhisper_jax.training.assembly import (
     Models,

@@ -6,11 +6,13 @@ all tokens fed so far, by a mask. So choosing among beams moves no keys and valu
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.rules import DecodingRules, new_token_room
@@ -89,6 +91,13 @@ def beam_decode(
     options = dataclasses.replace(options, attention="together")
     decoder = cached_decoder.unstack_layers(params, dims, options)
 
+    advance = functools.partial(
+        _advance,
+        end_of_text=rules.end_of_text,
+        length_penalty=length_penalty,
+        rows=options.activations,
+    )
+
     def log_probs(states: jax.Array, banned: np.ndarray) -> jax.Array:
         logits = jnp.einsum(
             "BGD,VD->BGV", states, decoder["embed_tokens"], preferred_element_type=jnp.float32
@@ -111,7 +120,7 @@ def beam_decode(
             decoder, dims, cache, last, options, places, ancestors[:, None]
         )
         scores = log_probs(states, rules.banned(dims.n_vocab))
-        state, parents = _advance(state, scores, step, rules.end_of_text, length_penalty)
+        state, parents = advance(state, scores, step)
         return step + 1, cache, _pick(ancestors, parents), state
 
     # The last emitted tokens are never fed back, so the cache needs no place for them.
@@ -121,7 +130,7 @@ def beam_decode(
     ancestors = jnp.broadcast_to(jnp.arange(length) < prompt_length, (batch, beams, length))
     scores = log_probs(states[:, -1:], rules.banned_first(dims.n_vocab))
     state = _no_beams(batch, beams, new_tokens, rules.end_of_text, row_mask)
-    state, _ = _advance(state, scores, jnp.int32(0), rules.end_of_text, length_penalty)
+    state, _ = advance(state, scores, jnp.int32(0))
     state = jax.lax.while_loop(is_running, emit, (jnp.int32(1), cache, ancestors, state))[-1]
     rest = ((0, 0), (0, max_new_tokens - new_tokens))
     return jnp.pad(state.finished[:, 0], rest, constant_values=rules.end_of_text)
@@ -138,7 +147,12 @@ def _no_beams(
 
 
 def _advance(
-    beams: Beams, log_probs: jax.Array, step: jax.Array, end_of_text: int, length_penalty: float
+    beams: Beams,
+    log_probs: jax.Array,
+    step: jax.Array,
+    end_of_text: int,
+    length_penalty: float,
+    rows: NamedSharding | None,
 ) -> tuple[Beams, jax.Array]:
     """Extends the hypotheses by one token, and keeps the best that go on and that have ended.
 
@@ -148,33 +162,45 @@ def _advance(
         step: how many tokens the running hypotheses have; those that reach T end there.
         end_of_text: ends a hypothesis.
         length_penalty: see `beam_decode`.
+        rows: where the rows lie on a mesh.
 
     Returns:
         The beams, and which of the earlier ones each running one goes on from, (B, G).
     """
     (batch, count, most), n_vocab = beams.tokens.shape, log_probs.shape[-1]
     sums = (beams.scores[..., None] + log_probs).reshape(batch, -1)
-    # Half of twice as many candidates go on, even if each beam's likeliest token ends it.
-    sums, flat = jax.lax.top_k(sums, 2 * count)
+    # Each beam offers the end of text once, so of 2 G candidates at least G go on.
+    sums, flat = _top_k(sums, 2 * count, rows)
     parents, last = flat // n_vocab, flat % n_vocab
     tokens = jax.lax.dynamic_update_slice(
         _pick(beams.tokens, parents), last[..., None], (0, 0, step)
     )
     ends = (last == end_of_text) | (step + 1 == most)
-    by_length = 1.0 / (step + 1.0) ** length_penalty
+    penalty = (step + 1.0) ** length_penalty
 
     # Candidates beyond the first G are there to go on, not to end.
     has_ended = ends & (jnp.arange(2 * count) < count)[None] & beams.is_open[:, None]
-    ended_scores = jnp.where(has_ended, sums * by_length, -jnp.inf)
+    ended_scores = jnp.where(has_ended, sums / penalty, -jnp.inf)
     merged_scores = jnp.concatenate([beams.finished_scores, ended_scores], axis=1)
-    finished_scores, best = jax.lax.top_k(merged_scores, count)
+    finished_scores, best = _top_k(merged_scores, count, rows)
     finished = _pick(jnp.concatenate([beams.finished, tokens], axis=1), best)
 
-    scores, best = jax.lax.top_k(jnp.where(ends, -jnp.inf, sums), count)
+    scores, best = _top_k(jnp.where(ends, -jnp.inf, sums), count, rows)
     # It goes on while a place is empty, or while the likeliest, ended now, would take one.
-    is_open = beams.is_open & (scores[:, 0] * by_length > finished_scores[:, -1])
+    is_open = beams.is_open & (scores[:, 0] / penalty > finished_scores[:, -1])
     tokens, parents = _pick(tokens, best), _pick(parents, best)
     return Beams(tokens, scores, finished, finished_scores, is_open), parents
+
+
+def _top_k(x: jax.Array, count: int, rows: NamedSharding | None) -> tuple[jax.Array, jax.Array]:
+    """`jax.lax.top_k` of x (B, I), on a mesh by each device for its own rows.
+
+    Left to itself, XLA collects the rows of all devices first.
+    """
+    top_k = functools.partial(jax.lax.top_k, k=count)
+    if rows is not None:
+        top_k = jax.shard_map(top_k, mesh=rows.mesh, in_specs=rows.spec, out_specs=rows.spec)
+    return top_k(x)
 
 
 def _pick(x: jax.Array, indices: jax.Array) -> jax.Array:

@@ -53,8 +53,8 @@ def split_params(
             raise InputError(
                 f"student.frozen={path!r} names no parameter; paths start with one of {tops}"
             )
-    frozen = (*frozen, *ALWAYS_FROZEN)
-    is_frozen = {name: any(_covers(path, name) for path in frozen) for name in flat}
+    paths = (*frozen, *ALWAYS_FROZEN)
+    is_frozen = {name: any(_covers(path, name) for path in paths) for name in flat}
     if all(is_frozen.values()):
         raise InputError(f"student.frozen={frozen} leaves nothing to train; unfreeze some part")
     unflatten = flax.traverse_util.unflatten_dict

@@ -13,8 +13,9 @@ from fastwhisper_jax.data.audio import load_audio, pad_or_trim
 from fastwhisper_jax.data.features import log_mel_spectrogram
 from fastwhisper_jax.data.manifest import read_manifest
 from fastwhisper_jax.data.tokens import load_tokenizer, prompt_tokens
-from fastwhisper_jax.evaluation.decoding import decoding_rules, make_transcribe
+from fastwhisper_jax.evaluation.decoding import make_transcribe
 from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, evaluate
+from fastwhisper_jax.evaluation.rules import decoding_rules
 from fastwhisper_jax.interop.load import load_model
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelOptions

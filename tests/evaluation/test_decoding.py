@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.evaluation.decoding import (
-    DecodingRules,
-    decoding_rules,
-    greedy_decode,
-    make_transcribe,
-)
+from fastwhisper_jax.evaluation.decoding import greedy_decode, make_transcribe
+from fastwhisper_jax.evaluation.rules import DecodingRules, decoding_rules
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 

@@ -1,0 +1,164 @@
+"""A whole training, tiny, on recordings of noise. As a script it is a run for a test to kill:
+
+    python tiny_run.py RUN_DIR AUDIO_DIR CACHE_DIR|-
+"""
+
+import functools
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import soundfile
+
+from fastwhisper_jax.commands.caching import with_caches
+from fastwhisper_jax.commands.models import place_params
+from fastwhisper_jax.config import (
+    Config,
+    DataConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    StudentConfig,
+    TrainingConfig,
+)
+from fastwhisper_jax.data.batches import UtteranceSize
+from fastwhisper_jax.data.corpus import Corpus
+from fastwhisper_jax.data.loader import audio_inputs
+from fastwhisper_jax.data.manifest import Utterance
+from fastwhisper_jax.data.tokens import UtteranceTokens
+from fastwhisper_jax.interop.load import LoadedModel
+from fastwhisper_jax.models import whisper
+from fastwhisper_jax.models.dimensions import ModelDimensions
+from fastwhisper_jax.models.student import kept_layers, student_params
+from fastwhisper_jax.training import loop
+from fastwhisper_jax.training.assembly import Models, RunData
+from fastwhisper_jax.training.sharding import make_mesh
+
+END_OF_TEXT = 60
+TEACHER = ModelDimensions(
+    n_mels=8,
+    n_audio_ctx=50,
+    n_audio_head=2,
+    n_audio_layer=2,
+    n_audio_mlp=32,
+    n_vocab=61,
+    n_text_ctx=16,
+    n_text_head=2,
+    n_text_layer=3,
+    n_text_mlp=32,
+    n_state=16,
+)
+STUDENT = ModelDimensions(**vars(TEACHER) | {"n_text_layer": 2})
+LENGTH = 12
+STEPS = 12
+TEACHER_END, SELF_BEGIN = 6, 4
+
+
+def random_params(dims, seed=0):
+    """Random float32 weights, made without compiling anything."""
+    generator = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        scale = 1.0 / np.sqrt(leaf.shape[-2]) if path[-1].key == "kernel" else 0.2
+        noise = scale * generator.normal(size=leaf.shape) + (path[-1].key == "scale")
+        return noise.astype(np.float32)
+
+    shapes = jax.eval_shape(lambda: whisper.init_params(dims, jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def write_audio(folder):
+    """Eleven recordings of 0.2 to 0.9 seconds."""
+    generator = np.random.default_rng(1)
+    for index in range(11):
+        noise = 0.1 * generator.normal(size=generator.integers(3_200, 14_400))
+        soundfile.write(folder / f"{index:02d}.wav", noise, 16_000)
+
+
+def make_corpus(folder):
+    """The recordings with random labels, all of one bucket."""
+    generator = np.random.default_rng(2)
+    paths = sorted(Path(folder).glob("*.wav"))
+    utterances = tuple(
+        Utterance(path.stem, str(path), duration=soundfile.info(path).duration) for path in paths
+    )
+    labels = [generator.integers(3, END_OF_TEXT, generator.integers(1, 10)) for _ in paths]
+    tokens = tuple(UtteranceTokens((1, 2), tuple(map(int, label))) for label in labels)
+    sizes = tuple(
+        UtteranceSize(utterance.duration, 2, len(row.label))
+        for utterance, row in zip(utterances, tokens, strict=True)
+    )
+    return Corpus(utterances, tokens, sizes, "noise")
+
+
+def make_config(cache=None, objective=None, **training):
+    """ASKD: the teacher goes after 6 updates; with a cache it stays, and SpecAugment is off."""
+    end_value = 0.0 if cache is None else 0.3
+    askd = ObjectiveConfig(
+        teacher_weight=ScheduleConfig("linear", 1.0, end_value, steps=TEACHER_END),
+        self_weight=ScheduleConfig("linear", end_value=0.5, begin=SELF_BEGIN - 1, steps=3),
+        ema_decay=0.9,
+    )
+    settings = {"global_batch_size": 4, "eval_batch_size": 4, "log_every": 1, "save_every": 1}
+    return Config(
+        student=StudentConfig(frozen=("encoder", "decoder/embed_tokens"), dropout=0.1),
+        data=DataConfig(
+            train=("noise",),
+            target_buckets=(LENGTH,),
+            encoder_cache=cache,
+            time_masks=int(cache is None),
+            time_mask_frames=20,
+        ),
+        objective=askd if objective is None else objective,
+        optimizer=OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, warmup=2),
+        training=TrainingConfig(**settings | {"epochs": None, "steps": STEPS} | training),
+    )
+
+
+def teacher_model():
+    """The teacher as if it had been read from a folder."""
+    return LoadedModel(TEACHER, random_params(TEACHER), {}, {}, Path())
+
+
+def make_mesh_of_one():
+    return make_mesh(1, 1, devices=jax.devices()[:1])
+
+
+def make_data(config, corpus, mesh, evaluates=False):
+    """What the run reads, from its caches if the config has one."""
+    load = functools.partial(audio_inputs, samples=TEACHER.n_samples)
+    data = RunData(corpus, corpus if evaluates else None, load, load, END_OF_TEXT)
+    if config.data.encoder_cache is None:
+        return data
+    teacher = teacher_model()
+    placed = place_params(teacher.params, "float32", mesh)
+    return with_caches(config, teacher, placed, data, mesh)
+
+
+def run(config, run_dir, corpus, data=None, score=None):
+    """Trains to the end; evaluates where there is a score."""
+    mesh = make_mesh_of_one()
+    teacher = random_params(TEACHER)
+    layers = kept_layers(None, 2, ""), kept_layers(STUDENT.n_text_layer, TEACHER.n_text_layer, "")
+    student = student_params(teacher, STUDENT, *layers)
+    models = Models(TEACHER, place_params(teacher, "float32", mesh), STUDENT, student)
+    data = make_data(config, corpus, mesh, score is not None) if data is None else data
+    return loop.train(config, Path(run_dir), models, data, mesh, score)
+
+
+class SlowLog(loop.MetricsLog):
+    """Leaves time to kill the run between two steps."""
+
+    def write(self, step, values):
+        super().write(step, values)
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    loop.MetricsLog = SlowLog
+    run_folder, audio_folder, cache_folder = sys.argv[1:]
+    cache_folder = None if cache_folder == "-" else cache_folder
+    run(make_config(cache_folder), run_folder, make_corpus(audio_folder))
