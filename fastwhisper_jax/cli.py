@@ -222,6 +222,13 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
         help="most tokens a text; default: 224",
     )
     evaluate.add_argument(
+        "--beam",
+        type=int,
+        default=1,
+        metavar="N",
+        help="hypotheses searched at a time; default: 1, greedy decoding",
+    )
+    evaluate.add_argument(
         "--normalizer",
         choices=("english", "basic", "digits", "none"),
         help="of both sides before scoring; default: english for English, else basic",

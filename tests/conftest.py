@@ -160,6 +160,12 @@ def make_params():
 
 
 @pytest.fixture(scope="session")
+def tiny_dims() -> ModelDimensions:
+    """The sizes of `tiny_teacher`."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_teacher(tmp_path_factory) -> Path:
     """A Whisper of random weights with windows of 30 s; tests must not change the folder."""
     return write_whisper(tmp_path_factory.mktemp("models") / "tiny", TINY, random_params(TINY))

@@ -29,6 +29,7 @@ class Options:
     batch_size: int = 8
     limit: int | None = None
     max_new_tokens: int = 224
+    beam: int = 1
     normalizer: str | None = None
     strip_diacritics: bool = False
     language: str = "en"
@@ -44,7 +45,7 @@ def run(options: Options) -> Report:
     """
     if options.report is not None:
         check_report_path(options.report)
-    for name in ("batch_size", "limit", "max_new_tokens"):
+    for name in ("batch_size", "limit", "max_new_tokens", "beam"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
@@ -66,7 +67,7 @@ def run(options: Options) -> Report:
     corpus = _first(corpus, options.limit)
     rules = decoding_rules(model.generation_config)
     how = model_options(mesh, options.dtype)
-    transcribe = transcriber(model.dims, how, rules, options.max_new_tokens)
+    transcribe = transcriber(model.dims, how, rules, options.max_new_tokens, options.beam)
     load_audio = functools.partial(audio_inputs, samples=model.dims.n_samples)
     is_english = all((u.language or options.language) == "en" for u in corpus.utterances)
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:

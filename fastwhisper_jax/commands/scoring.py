@@ -1,4 +1,4 @@
-"""Batches for evaluation, and the encoder in front of greedy decoding."""
+"""Batches for evaluation, and the encoder in front of decoding."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -63,9 +63,13 @@ def _assemble(
 
 
 def transcriber(
-    dims: ModelDimensions, options: ModelOptions, rules: DecodingRules, max_new_tokens: int
+    dims: ModelDimensions,
+    options: ModelOptions,
+    rules: DecodingRules,
+    max_new_tokens: int,
+    beams: int = 1,
 ) -> jax.stages.Wrapped:
-    """Greedy transcription from audio, or from cached encoder states, as one jitted function."""
+    """Transcription from audio, or from cached encoder states, as one jitted function."""
 
     def encode(params: whisper.Params, inputs: dict[str, jax.Array]) -> jax.Array:
         if "encoder_states" in inputs:
@@ -73,7 +77,7 @@ def transcriber(
         log_mel = log_mel_spectrogram(inputs["audio"], dims.n_mels)
         return whisper.encode(params, dims, log_mel[:, : dims.n_frames], options)
 
-    return make_transcribe(encode, dims, options, rules, max_new_tokens)
+    return make_transcribe(encode, dims, options, rules, max_new_tokens, beams)
 
 
 def detokenizer(tokenizer: Any) -> Callable[[Any], str]:

@@ -106,7 +106,7 @@ def test_joined_utterances_lie_back_to_back_with_their_labels_joined(utterances,
 
 def test_a_gap_of_silence_lies_between_joined_utterances_only(utterances):
     rows = [[utterances[0], utterances[1]]]
-    batch = audio_inputs(rows, samples=1_000, gap_seconds=0.01)
+    batch = audio_inputs(rows, 8, samples=1_000, gap_seconds=0.01)
     assert not batch["audio"][0, 160:320].any()
     np.testing.assert_array_equal(batch["audio"][0, 320:640], np.full(320, 0.02, "f4"))
     assert not batch["audio"][0, 640:].any()
@@ -114,7 +114,7 @@ def test_a_gap_of_silence_lies_between_joined_utterances_only(utterances):
 
 def test_a_part_of_a_file_is_loaded_as_such(utterances):
     part = Utterance("p", utterances[9].audio, offset=0.02, duration=0.05)
-    batch = audio_inputs([[part]], samples=8_000)
+    batch = audio_inputs([[part]], 8, samples=8_000)
     assert int((batch["audio"][0] != 0).sum()) == 800
 
 
@@ -146,8 +146,9 @@ def test_starting_at_a_step_equals_continuing_from_it(schedule, assemble):
 def test_what_replaces_audio_joins_the_batch(utterances, tokens):
     seen = []
 
-    def cached(rows):
+    def cached(rows, target_length):
         seen.append([[u.id for u in row] for row in rows])
+        assert target_length == 8
         return {"encoder_states": np.zeros((len(rows), 3, 2), np.float16)}
 
     plan = BatchPlan(8, ((4,), ()))

@@ -1,4 +1,4 @@
-"""Greedy transcripts against PyTorch, which lives in an interpreter of its own."""
+"""Transcripts, greedy and by beam search, against PyTorch, which lives in an interpreter of its own."""
 
 import json
 import os
@@ -32,12 +32,12 @@ processor = WhisperProcessor.from_pretrained(sys.argv[1])
 task = {}
 if model.generation_config.is_multilingual:
     task = {"language": sys.argv[2], "task": "transcribe"}
-audio = [soundfile.read(path, dtype="float32")[0] for path in sys.argv[4:]]
+audio = [soundfile.read(path, dtype="float32")[0] for path in sys.argv[5:]]
 for start in range(0, len(audio), int(sys.argv[3])):
     rows = audio[start : start + int(sys.argv[3])]
     inputs = processor(rows, sampling_rate=16000, return_tensors="pt").input_features
     with torch.inference_mode():
-        tokens = model.generate(inputs, max_new_tokens=224, **task)
+        tokens = model.generate(inputs, max_new_tokens=224, num_beams=int(sys.argv[4]), **task)
     for text in processor.batch_decode(tokens, skip_special_tokens=True):
         print(json.dumps(text.strip()))
 """
@@ -54,16 +54,17 @@ def torch_python():
     return python
 
 
-def torch_transcripts(python, folder, language, utterances):
+def torch_transcripts(python, folder, language, utterances, beams):
     paths = [utterance.audio for utterance in utterances]
-    command = [python, "-c", TRANSFORMERS, str(folder), language, str(BATCH_SIZE), *paths]
+    sizes = [str(BATCH_SIZE), str(beams)]
+    command = [python, "-c", TRANSFORMERS, str(folder), language, *sizes, *paths]
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "XLA_FLAGS")}
     done = subprocess.run(command, env=clean, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def our_transcripts(folder, language, utterances):
+def our_transcripts(folder, language, utterances, beams):
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     dims, options = model.dims, ModelOptions()
     prompt = np.array(prompt_tokens(tokenizer, language, "transcribe"), np.int32)
@@ -85,7 +86,7 @@ def our_transcripts(folder, language, utterances):
 
     rules = decoding_rules(model.generation_config)
     report, hypotheses = evaluate(
-        make_transcribe(encode, dims, options, rules),
+        make_transcribe(encode, dims, options, rules, beams=beams),
         jax.tree.map(jnp.asarray, model.params),
         batches(),
         lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
@@ -97,15 +98,21 @@ def our_transcripts(folder, language, utterances):
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    ("name", "language", "count"),
-    [("whisper-base", "en", 8), ("whisper-base", "es", 4), ("whisper-tiny.en", "en", 4)],
+    ("name", "language", "count", "beams"),
+    [
+        ("whisper-base", "en", 8, 1),
+        ("whisper-base", "es", 4, 1),
+        ("whisper-tiny.en", "en", 4, 1),
+        ("whisper-base", "en", 8, 5),
+        ("whisper-tiny.en", "en", 4, 5),
+    ],
 )
 def test_transcripts_equal_those_of_transformers(
-    real_teacher, real_data, torch_python, name, language, count
+    real_teacher, real_data, torch_python, name, language, count, beams
 ):
     folder = real_teacher.parent / name
     utterances = read_manifest(real_data / f"asterisk-{language}" / "test.jsonl")[:count]
-    report, ours = our_transcripts(folder, language, utterances)
-    theirs = torch_transcripts(torch_python, folder, language, utterances)
+    report, ours = our_transcripts(folder, language, utterances, beams)
+    theirs = torch_transcripts(torch_python, folder, language, utterances, beams)
     assert ours == theirs
     assert report.wer < 0.6

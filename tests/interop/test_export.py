@@ -150,7 +150,9 @@ def test_shorter_context_is_written_everywhere_and_said(teacher_folder, dims, pa
 
 
 def test_context_of_a_fraction_of_a_second_is_refused(teacher_folder, dims, params, tmp_path):
-    student, weights = make_student(params, dims, context_seconds=1.5)
+    student, weights = make_student(params, dims)
+    student = dataclasses.replace(student, n_audio_ctx=75)
+    weights["encoder"]["positions"] = weights["encoder"]["positions"][:75]
     with pytest.raises(InputError, match="context of 1.5 s"):
         export_student(tmp_path / "out", student, weights, teacher_folder, FACTS)
     assert not (tmp_path / "out").exists()

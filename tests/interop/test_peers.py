@@ -58,14 +58,14 @@ def run_ours(folder, inputs):
     return {"hidden": hidden, "logits": whisper.logits(model.params, states)}
 
 
-def assert_agree(ours, theirs):
-    """Within 1e-3; encoder outputs, which reach 24, within a relative 3e-4 on top.
+def assert_agree(ours, theirs, peer="torch"):
+    """Within 1e-3, of encoder outputs that reach 24 after a residual stream that reaches 500.
 
-    whisper-base's residual stream reaches 500, so that float32 itself is about that coarse: on 15
-    recordings PyTorch in float32 is up to 1.06e-3 from PyTorch in float64, our encoder 1.84e-3.
+    FlaxWhisper sums a projection in one go and is coarser.
     """
+    hidden_rtol = 3e-4 if peer == "flax" else 0
     np.testing.assert_allclose(ours["logits"], theirs["logits"], rtol=0, atol=1e-3)
-    np.testing.assert_allclose(ours["hidden"], theirs["hidden"], rtol=3e-4, atol=1e-3)
+    np.testing.assert_allclose(ours["hidden"], theirs["hidden"], rtol=hidden_rtol, atol=1e-3)
     assert np.abs(ours["hidden"] - theirs["hidden"]).mean() < 1e-5
 
 
@@ -127,7 +127,7 @@ def test_tiny_export_loads_whole_and_computes_the_same(
     assert_loaded_whole(report)
     assert report["alignment_heads"] == [[1, 0], [1, 1]]
     assert report["end_of_text"] == 257
-    assert_agree(run_ours(target, inputs), outputs)
+    assert_agree(run_ours(target, inputs), outputs, peer)
     if peer == "torch":
         assert report["features"] == [8, 100 * context_seconds]
 
@@ -154,4 +154,4 @@ def test_real_pruned_student_loads_whole_and_computes_the_same(
     assert_loaded_whole(report)
     assert report["alignment_heads"] == [[1, 1], [1, 2], [1, 4], [1, 6]]
     assert report["end_of_text"] == 50257
-    assert_agree(run_ours(target, inputs), outputs)
+    assert_agree(run_ours(target, inputs), outputs, peer)
