@@ -156,6 +156,14 @@ def _export(options: argparse.Namespace, _: Sequence[str]) -> int:
     return DONE
 
 
+def _plot(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from fastwhisper_jax.commands import plot
+
+    plot.run(options.run_dirs, options.out)
+    _say(f"written: {options.out}")
+    return DONE
+
+
 def _quiet() -> None:
     """Keeps libraries from printing what a user of this command cannot act on."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -254,4 +262,13 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
         "--step", type=int, metavar="N", help="checkpoint; default: the newest good one"
     )
     export.set_defaults(run=_export)
-    return parser, {"train": train, "evaluate": evaluate, "export": export}
+
+    plot = add(
+        "plot",
+        "draw losses, weights, learning rate and error rates of runs (needs the extra plot)",
+        "fastwhisper plot runs/askd runs/distil --out runs.png",
+    )
+    plot.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
+    plot.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .svg or .pdf")
+    plot.set_defaults(run=_plot)
+    return parser, {"train": train, "evaluate": evaluate, "export": export, "plot": plot}

@@ -16,9 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # The command line, and what stands behind its commands, sees everything; nothing sees it.
 TOP = {"cli", "commands"}
 
-# What each other part may import, beside itself.
 # The loop, and where it makes its pieces from the config.
 LOOP = {"training/loop", "training/assembly"}
+
+# What each other part may import, beside itself.
 MAY_IMPORT = {
     "errors": set(),
     "field_rules": {"errors"},
@@ -30,6 +31,7 @@ MAY_IMPORT = {
     "objectives": {"errors"},
     "training": {"config", "data", "models", "objectives", "errors"},
     "evaluation": {"models", "errors"},
+    "transcription": {"evaluation", "models", "errors"},
     "interop": {"models", "errors"},
 }
 

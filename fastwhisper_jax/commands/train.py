@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from fastwhisper_jax.commands.caching import with_caches
 from fastwhisper_jax.commands.models import Pair, load_pair, place_params
-from fastwhisper_jax.commands.run_directory import check_run_dir, write_config
+from fastwhisper_jax.commands.run_directory import check_run_dir, check_writable, write_config
 from fastwhisper_jax.commands.scoring import detokenizer, evaluation_batches, transcriber
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.corpus import Corpus, read_corpus
@@ -45,6 +45,8 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
         InputError: before anything is written, whatever of the input cannot be used.
     """
     check_run_dir(run_dir, config)
+    if config.data.encoder_cache is not None:
+        check_writable("data.encoder_cache", Path(config.data.encoder_cache))
     if not config.data.train:
         raise InputError("data.train names nothing to train on; give --data.train MANIFEST")
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)

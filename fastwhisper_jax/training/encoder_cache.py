@@ -157,7 +157,7 @@ class TeacherCache:
                 )
                 mine = plan.rows_of_process(*place.values())
                 for row, states in zip(mine, decode(batch), strict=True):
-                    for index in row:
+                    for index in (i for i in row if absent[i]):
                         prompt, label = corpus.tokens[index]
                         self.store.write(names[index], states[: len(prompt) + len(label)])
             advance(len(indices))

@@ -202,7 +202,7 @@ class Window:
             if not math.isfinite(row[name]):
                 raise TrainingError(
                     f"{name} is {row[name]} in steps {done - count + 1} to {done}; lower "
-                    "optimizer.learning_rate or lengthen optimizer.warmup, and start from the last "
-                    "checkpoint before"
+                    "optimizer.learning_rate or lengthen optimizer.warmup, and start anew in "
+                    "another --run-dir"
                 )
         return row | {"step_seconds": seconds, "samples_per_second": global_batch_size / seconds}

@@ -1,4 +1,4 @@
-"""Transcripts, greedy and by beam search, against PyTorch, which lives in an interpreter of its own."""
+"""Transcripts against PyTorch, which lives in an interpreter of its own."""
 
 import json
 import os

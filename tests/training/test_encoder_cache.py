@@ -61,7 +61,7 @@ def test_another_stretch_of_the_same_audio_has_another_name(corpus, change):
 
 @pytest.fixture
 def folders_of(tiny, corpus, monkeypatch, tmp_path):
-    """folders_of(config, teacher) -> names of the stores that such a run reads, nothing computed."""
+    """folders_of(config, teacher) -> names of the stores of such a run; nothing is computed."""
     monkeypatch.setattr(caching.EncoderCache, "missing", lambda *_: [])
     monkeypatch.setattr(caching.TeacherCache, "fill", lambda *_: None)
 
@@ -89,11 +89,15 @@ def test_other_weights_or_another_dtype_share_nothing(tiny, folders_of, tmp_path
     assert new_encoder != encoder and new_decoder != decoder
     new_encoder, new_decoder = folders_of(config, changed("decoder"))
     assert new_encoder == encoder and new_decoder != decoder
-    half = dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, dtype="bfloat16"))
+    half = dataclasses.replace(
+        config, teacher=dataclasses.replace(config.teacher, dtype="bfloat16")
+    )
     assert folders_of(half, teacher)[0] != encoder
 
 
-def test_a_run_that_shares_only_the_encoder_reads_only_its_store(tiny, folders_of, corpus, tmp_path):
+def test_a_run_that_shares_only_the_encoder_reads_only_its_store(
+    tiny, folders_of, corpus, tmp_path
+):
     """Cross-entropy alone: the teacher's decoder is not asked."""
     alone = tiny.ObjectiveConfig(teacher_weight=tiny.ScheduleConfig())
     config = tiny.make_config(str(tmp_path), alone)

@@ -1,4 +1,4 @@
-"""What reaches the step follows from seed and step, and evaluation hears the recordings as they are."""
+"""What reaches the step follows from seed and step; evaluation hears recordings as they are."""
 
 import functools
 
@@ -28,9 +28,7 @@ def featurise():
 
 
 def test_masks_depend_on_seed_and_step_only(batch, featurise):
-    first, again, later = (
-        featurise(batch, jnp.int32(step))["log_mel"] for step in (5, 5, 6)
-    )
+    first, again, later = (featurise(batch, jnp.int32(step))["log_mel"] for step in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, later)
     same_seed = make_featurise(8, AUGMENTED, seed=3, augments=True)(batch, jnp.int32(5))

@@ -47,7 +47,13 @@ def test_a_run_no_longer_than_its_warm_up_has_finite_rates(total, warmup):
 
 
 def make(schedule=lambda step: 0.1, **changes):
-    settings = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.5, "clip_norm": 1.0}
+    settings = {
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "weight_decay": 0.5,
+        "clip_norm": 1.0,
+    }
     return make_optimizer(schedule, **settings | changes)
 
 

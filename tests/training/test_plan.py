@@ -95,9 +95,7 @@ def test_fractions_of_the_run_equal_counts_of_its_updates():
     assert by_fraction.teacher_end == by_count.teacher_end
     assert by_fraction.self_begin == by_count.self_begin
     steps = jnp.arange(TOTAL)
-    for ours, theirs in zip(
-        by_fraction.weights_at(steps), by_count.weights_at(steps), strict=True
-    ):
+    for ours, theirs in zip(by_fraction.weights_at(steps), by_count.weights_at(steps), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for step in range(TOTAL):
         assert by_fraction.learning_rate_at(step) == by_count.learning_rate_at(step)
@@ -107,9 +105,7 @@ def test_accumulation_changes_no_length(tiny, audio):
     corpus = tiny.make_corpus(audio)
     lengths = []
     for accumulation_steps in (1, 4):
-        config = tiny.make_config(
-            epochs=3, steps=None, accumulation_steps=accumulation_steps
-        )
+        config = tiny.make_config(epochs=3, steps=None, accumulation_steps=accumulation_steps)
         lengths.append(len(make_batch_schedule(config, corpus)))
     assert lengths[0] == lengths[1] == 9
 

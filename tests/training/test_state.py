@@ -64,7 +64,9 @@ def test_freezing_everything_is_an_error(params):
 @pytest.mark.parametrize("keeps_self", [False, True])
 def test_the_first_state_has_completed_no_update_and_no_moment_of_a_frozen_leaf(params, keeps_self):
     trained, kept = split_params(params, ("encoder", "decoder/embed_tokens"))
-    state = jax.eval_shape(lambda t, k: init_state(t, k, optax.adamw(1e-3), keeps_self), trained, kept)
+    state = jax.eval_shape(
+        lambda t, k: init_state(t, k, optax.adamw(1e-3), keeps_self), trained, kept
+    )
     assert state.step.shape == () and state.step.dtype == np.int32
     moments = {name.split("mu/")[1] for name in names(state.opt_state) if "/mu/" in name}
     assert moments == names(trained)

@@ -1,4 +1,4 @@
-"""The train step: the same update on any mesh, in any number of micro-batches, for no frozen leaf."""
+"""The train step: one update on any mesh, in any number of micro-batches, for no frozen leaf."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from fastwhisper_jax.models.student import student_params
 from fastwhisper_jax.objectives.askd import Weights
 from fastwhisper_jax.objectives.chunked import distillation_sums
 from fastwhisper_jax.training.optimizer import make_optimizer
-from fastwhisper_jax.training.sharding import make_mesh, put_batch, tree_shardings
+from fastwhisper_jax.training.sharding import make_mesh, model_options, put_batch, tree_shardings
 from fastwhisper_jax.training.state import init_state, merge_params, split_params
 from fastwhisper_jax.training.step import (
     Distillation,
@@ -65,7 +65,8 @@ def remembering(optimizer):
     """The optimiser, whose state also holds the gradient of the update that it has just made."""
     return optax.chain(
         optax.GradientTransformation(
-            lambda params: jax.tree.map(jnp.zeros_like, params), lambda grads, _, params: (grads, grads)
+            lambda params: jax.tree.map(jnp.zeros_like, params),
+            lambda grads, _, params: (grads, grads),
         ),
         optimizer,
     )
@@ -88,6 +89,12 @@ class Trainer:
 
     def __init__(self, setup, teacher, frozen, shape=(1, 1), phase=BOTH):
         self.mesh = make_mesh(*shape, devices=jax.devices()[: shape[0] * shape[1]])
+        given = setup.student_options
+        setup = dataclasses.replace(
+            setup,
+            teacher_options=model_options(self.mesh, "float32"),
+            student_options=model_options(self.mesh, "float32", given.rematerialise, given.dropout),
+        )
         layers = range(setup.student_dims.n_audio_layer), (0, setup.teacher_dims.n_text_layer - 1)
         self.student = student_params(teacher, setup.student_dims, *map(tuple, layers))
         params, frozen_params = split_params(self.student, frozen)
@@ -143,7 +150,12 @@ def assert_same_bits(ours, theirs):
 def shared(tiny):
     """The recipes' setting: the teacher's encoder, frozen, serves both; the earlier self an EMA."""
     return Distillation(
-        tiny.TEACHER, tiny.STUDENT, temperature=2.0, self_begin=BEGIN, ema_decay=0.9, chunk_tokens=16
+        tiny.TEACHER,
+        tiny.STUDENT,
+        temperature=2.0,
+        self_begin=BEGIN,
+        ema_decay=0.9,
+        chunk_tokens=16,
     )
 
 
@@ -209,9 +221,7 @@ def test_one_device_and_several_make_the_same_updates(name, shape, teacher, batc
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(shared, teacher, batches, shared_run):
     (before, after, *_), (row, *_) = shared_run
-    in_parts = Trainer(
-        dataclasses.replace(shared, accumulation_steps=4), teacher, FROZEN["shared"]
-    )
+    in_parts = Trainer(dataclasses.replace(shared, accumulation_steps=4), teacher, FROZEN["shared"])
     state, metrics = in_parts.update(before, batches[0])
     assert_trees_close(gradient(state), gradient(after), 1e-5)
     for name in ("loss", "ce", "kl_teacher", "kl_self", "accuracy", "grad_norm"):
@@ -260,7 +270,9 @@ def test_the_gradient_is_the_objectives_and_the_teacher_gets_none(
             student = merge_params(trained, frozen)
             states = whisper.decode(student, tiny.STUDENT, tokens, hidden, FLOAT32)
             teacher_states = whisper.decode(teacher, tiny.TEACHER, tokens, hidden, FLOAT32)
-            embedding, teacher_embedding = (p["decoder"]["embed_tokens"] for p in (student, teacher))
+            embedding, teacher_embedding = (
+                p["decoder"]["embed_tokens"] for p in (student, teacher)
+            )
             return (
                 distillation_sums(
                     states,
@@ -371,7 +383,9 @@ def test_cached_encoder_and_teacher_states_make_the_update_of_the_log_mel(
     assert_trees_close(gradient(state), gradient(after), 1e-2)
 
 
-def test_dropout_follows_the_step_so_that_a_resumed_run_draws_the_same(own_trainer, own_run, batches):
+def test_dropout_follows_the_step_so_that_a_resumed_run_draws_the_same(
+    own_trainer, own_run, batches
+):
     states, rows = own_run
     for completed in (1, 3):
         state, metrics = own_trainer.update(states[completed], batches[completed])

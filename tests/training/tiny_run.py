@@ -1,6 +1,6 @@
 """A whole training, tiny, on recordings of noise. As a script it is a run for a test to kill:
 
-    python tiny_run.py RUN_DIR AUDIO_DIR CACHE_DIR|-
+python tiny_run.py RUN_DIR AUDIO_DIR CACHE_DIR|-
 """
 
 import functools

@@ -1,0 +1,72 @@
+"""Options of evaluate and export that cannot be used."""
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--limit", 0], "--limit 0 must be at least 1"),
+        (
+            ["--limit", "ten"],
+            "argument --limit: invalid int value: 'ten'; see fastwhisper evaluate",
+        ),
+        (["--batch-size", 0], "--batch-size 0 must be at least 1"),
+        (["--batch-size", 12], "--batch-size=12 does not divide over 8 devices"),
+        (["--max-new-tokens", -1], "--max-new-tokens -1 must be at least 1"),
+        (["--normalizer", "german"], "argument --normalizer: invalid choice: 'german'"),
+        (["--language", "xx"], "utterance u0: language 'xx' is not known to the model"),
+    ],
+)
+def test_an_option_of_evaluate(world, refused, options, named):
+    refused(world.evaluate(*options), named)
+
+
+def test_a_report_whose_folder_cannot_be_made(world, refused):
+    path = world.path("notes") / "reports" / "tiny.json"
+    refused(world.evaluate("--report", path), f"report '{path}' cannot be written; name a file in")
+
+
+def test_a_report_that_is_a_folder(world, refused):
+    refused(world.evaluate("--report", world.teacher), "teacher' cannot be written; name a file")
+
+
+def export(run_dir, out, *options):
+    return ("export", run_dir, "--out", out, *options)
+
+
+def test_export_of_what_is_no_run(world, refused):
+    out = world.folder / "deep" / "exported"
+    named = "is no run directory (there is no such folder); name the --run-dir of a training"
+    refused(export(world.folder / "nowhere", out), named)
+    # A model's folder has a config.json too.
+    refused(export(world.teacher, out), "is no run directory (it has no run's config.json)")
+
+
+def test_export_of_a_checkpoint_that_is_not_there(world, refused):
+    out = world.folder / "deep" / "exported"
+    run_dir = world.unfinished_run()
+    refused(export(run_dir, out), "has no complete checkpoint yet; train until the first is saved")
+    refused(export(run_dir, out, "--step", 3), "no checkpoint of step 3 in", "it has: none")
+
+
+def test_export_where_the_teacher_is_gone(world, refused):
+    run_dir = world.unfinished_run()
+    world.teacher.rename(world.folder / "moved")
+    refused(export(run_dir, world.folder / "exported"), "there is no folder", "teacher'; give a")
+
+
+def test_export_onto_what_is_not_an_export(world, refused):
+    run_dir = world.unfinished_run()
+    refused(export(run_dir, world.manifest.parent), "holds 0.wav, which an export would delete")
+    named = "holds a model of another origin, which an export would delete; choose a new folder"
+    refused(export(run_dir, world.teacher), named)
+    refused(
+        export(run_dir, run_dir), "which an export would delete; choose a new folder or empty it"
+    )
+
+
+@pytest.mark.parametrize("below", [".", "deep/exported"])
+def test_export_to_where_no_folder_can_be_made(world, refused, below):
+    run_dir, file = world.unfinished_run(), world.path("notes")
+    refused(export(run_dir, file / below), f"--out {file / below}: {file} is a file; choose a")

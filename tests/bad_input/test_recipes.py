@@ -1,0 +1,120 @@
+"""Recipes, overrides, devices and run directories that cannot be used."""
+
+import json
+
+import pytest
+
+TYPED = "from fastwhisper_jax.config import *\nconfig = Config(data=DataConfig(train='a.jsonl'))\n"
+MUST_BIND = "must bind `config = Config(...)`"
+SELF_WEIGHT = "--objective.self_weight"
+
+
+def test_of_a_mistyped_recipe_the_near_one_is_named(world, refused):
+    arguments = world.train(recipe=world.folder / "aksd.py")
+    refused(arguments, "no recipe at", "aksd.py; did you mean", "askd.py?")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("Adaptive self-knowledge distillation", "bad.txt cannot be run (SyntaxError"),
+        ("raise KeyError('HOME2')", "bad.txt cannot be run (KeyError: 'HOME2')"),
+        ("steps = 3", MUST_BIND + ", found nothing of that name; see the recipes in configs/"),
+        ("config = {}", MUST_BIND + ", found a dict"),
+        (TYPED, "bad.txt: DataConfig: train='a.jsonl' must be tuple[str, ...]"),
+    ],
+    ids=["no Python", "raises", "binds no config", "binds something else", "ill-typed field"],
+)
+def test_a_recipe_that_makes_no_config(world, refused, content, named):
+    refused(world.train(recipe=world.path("bad.txt", content)), "recipe ", named)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (
+            ["--training.step", 3],
+            "unknown field --training.step; did you mean --training.steps?",
+        ),
+        (
+            ["--learning_rate", 0.1],
+            "train takes no '--learning_rate'; did you mean --optimizer.learning_rate?",
+        ),
+        (["--training.steps", "many"], "--training.steps takes int or none, got 'many'"),
+        (["--student.dropout", 1.5], "--student.dropout: StudentConfig: dropout=1.5 must lie in"),
+        (["--data.train", "a", "b"], "--data.train is given twice; give all of its values at once"),
+        (["--data.time_masks=2", "--data.encoder_cache=c"], "cannot be used with concatenation or"),
+        (["--student.frozen=none", "--data.encoder_cache=c"], "needs the teacher's own encoder"),
+        (["--student.decoder_layers", 3], "but the teacher has 2 layers; choose 1 to 2"),
+        (["--student.decoder_layers", 1, 0], "student.decoder_layers=(1, 0): layer indices must"),
+        (["--student.context_seconds", 31], "at most the teacher's 30"),
+        (["--student.frozen", "encodr"], "student.frozen='encodr' names no parameter; paths start"),
+        (["--student.frozen", "encoder", "decoder"], "leaves nothing to train; unfreeze some part"),
+        (
+            ["--data.target_buckets", 16, 64],
+            "data.target_buckets ends with 64, but the models hold 32 target positions; end it",
+        ),
+        (
+            ["--objective.ce_weight=none", f"{SELF_WEIGHT}.init_value=0.5"],
+            "at step 0 the loss weights are teacher 1, self 0.5 and CE -0.5 (the complement",
+        ),
+        (
+            [f"{SELF_WEIGHT}.kind=piecewise", f"{SELF_WEIGHT}.values", 0.1, 0.2]
+            + [f"{SELF_WEIGHT}.boundaries", 4, 1],
+            "boundaries [4, 1] of a piecewise schedule must ascend; sort them",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ",
+)
+def test_an_override_that_cannot_be_used(world, refused, overrides, named):
+    refused(world.train(*overrides), named)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["--training.global_batch_size", 12], "training.global_batch_size=12 does not divide"),
+        (["--training.accumulation_steps", 2], "in 2 micro-batches; use a multiple of 16"),
+        (["--training.eval_batch_size", 4], "training.eval_batch_size=4 does not divide over 8"),
+        (["--mesh.data", 3], "mesh.data=3 x mesh.fsdp=1 does not make up 8 devices; choose"),
+        (["--mesh.fsdp", 16], "choose a product of 8"),
+    ],
+)
+def test_what_does_not_divide_over_eight_devices(world, refused, overrides, named):
+    refused(world.train(*overrides), named)
+
+
+def test_a_run_of_another_config_is_not_gone_on_with(world, refused):
+    run_dir = world.unfinished_run("--optimizer.warmup", "1.0")
+    refused(
+        world.train("--training.seed", 1, "--optimizer.warmup", "1.0"),
+        f"{run_dir} holds a run of another config: training.seed=1 (was 0); go on with that",
+    )
+    # One update is not the whole run, though 1 equals 1.0.
+    refused(world.train("--optimizer.warmup", 1), ": optimizer.warmup=1 (was 1.0); go on")
+
+
+def test_a_run_of_another_version_is_not_gone_on_with(world, refused):
+    path = world.unfinished_run() / "config.json"
+    values = json.loads(path.read_text())
+    del values["mesh"]
+    path.write_text(json.dumps(values))
+    refused(world.train(), f"{path} cannot be used", "(['mesh']); use the version that wrote it")
+
+
+def test_a_strangers_folder_is_no_run_directory(world, refused):
+    # A model's folder has a config.json too.
+    refused(world.train(run_dir=world.teacher), "holds files but no run; choose an empty or new")
+
+
+@pytest.mark.parametrize("below", [".", "deep/run"])
+def test_a_run_directory_that_cannot_be_made(world, refused, below):
+    file = world.path("notes")
+    named = f"--run-dir {file / below}: {file} is a file; choose a folder"
+    refused(world.train(run_dir=file / below), named)
+
+
+def test_an_encoder_cache_that_cannot_be_made(world, refused):
+    file = world.path("notes")
+    overrides = ("--data.encoder_cache", file / "cache")
+    refused(world.train(*overrides), f"data.encoder_cache {file}/cache: {file} is a file; choose a")

@@ -1,0 +1,49 @@
+"""Plots are drawn from the metrics of runs, those under way included."""
+
+import json
+
+import pytest
+
+from fastwhisper_jax.cli import main
+
+
+def write_run(folder, rows):
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    rows = [
+        {"step": step, "loss": 9.0 / step, "ce": 3.0 / step, "kl_self": 0.0, "learning_rate": 1e-4}
+        | {"teacher_weight": 1.0, "self_weight": 0.0, "ce_weight": 0.8, "kl_teacher": None}
+        | ({"eval_wer": 12.0 / step} if step % 2 == 0 else {})
+        for step in range(1, 7)
+    ]
+    return write_run(tmp_path / "first", rows)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_one_and_several_runs_are_drawn(run_dir, tmp_path, ending, capsys):
+    other = write_run(tmp_path / "second", [{"step": 1, "loss": 2.0}])
+    for name, runs in (("one", [run_dir]), ("two", [run_dir, other])):
+        out = tmp_path / f"{name}.{ending}"
+        assert main(["plot", *map(str, runs), "--out", str(out)]) == 0
+        assert out.stat().st_size > 10_000
+    assert (tmp_path / f"one.{ending}").read_bytes() != (tmp_path / f"two.{ending}").read_bytes()
+
+
+def test_line_that_is_being_written_is_left_out(run_dir, tmp_path):
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')
+    assert main(["plot", str(run_dir), "--out", str(tmp_path / "out.png")]) == 0
+
+
+def test_folder_without_metrics_and_unwritable_picture_are_bad_input(run_dir, tmp_path, capsys):
+    assert main(["plot", str(tmp_path), "--out", str(tmp_path / "out.png")]) == 2
+    assert "metrics.jsonl" in capsys.readouterr().err
+    assert main(["plot", str(run_dir), "--out", str(tmp_path / "absent" / "out.png")]) == 2
+    assert main(["plot", str(run_dir), "--out", str(tmp_path / "out.xyz")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and all(line.startswith("error: ") for line in errors)
