@@ -61,6 +61,13 @@ def batches(tiny):
     return [draw(seed) for seed in range(UPDATES)]
 
 
+@pytest.fixture(scope="module")
+def wide_batches(batches):
+    """Of 16 rows: two micro-batches for each of eight devices."""
+    pairs = zip(batches, batches[1:] + batches[:1], strict=True)
+    return [{name: np.concatenate([x[name], y[name]]) for name in x} for x, y in pairs]
+
+
 def remembering(optimizer):
     """The optimiser, whose state also holds the gradient of the update that it has just made."""
     return optax.chain(
@@ -196,8 +203,8 @@ def shared_run(shared_trainer, batches):
 
 
 @pytest.fixture(scope="module")
-def own_run(own_trainer, batches):
-    return own_trainer.run(batches)
+def own_run(own_trainer, wide_batches):
+    return own_trainer.run(wide_batches)
 
 
 @pytest.fixture(params=["shared", "own"])
@@ -206,17 +213,19 @@ def case(request):
     return tuple(request.getfixturevalue(f"{request.param}_{name}") for name in ("trainer", "run"))
 
 
-@pytest.mark.parametrize("name, shape", [("shared", (8, 1)), ("own", (2, 2))])
-def test_one_device_and_several_make_the_same_updates(name, shape, teacher, batches, request):
-    states, rows = request.getfixturevalue(f"{name}_run")
-    several = Trainer(request.getfixturevalue(name), teacher, FROZEN[name], shape)
-    their_states, their_rows = several.run(batches)
-    for ours, theirs in zip(their_rows, rows, strict=True):
+@pytest.mark.parametrize(
+    "name, shape, rows", [("shared", (8, 1), "batches"), ("own", (4, 2), "wide_batches")]
+)
+def test_one_device_and_eight_make_the_same_updates(name, shape, rows, teacher, request):
+    states, rows_of_one = request.getfixturevalue(f"{name}_run")
+    eight = Trainer(request.getfixturevalue(name), teacher, FROZEN[name], shape)
+    their_states, their_rows = eight.run(request.getfixturevalue(rows))
+    for ours, theirs in zip(their_rows, rows_of_one, strict=True):
         for metric in ("loss", "ce", "kl_teacher", "kl_self"):
             np.testing.assert_allclose(ours[metric], theirs[metric], rtol=1e-5, atol=1e-5)
     assert_trees_close(gradient(their_states[1]), gradient(states[1]), 1e-5)
     assert_trees_close(their_states[-1].params, states[-1].params, 1e-3)
-    assert several.step._cache_size() == 1
+    assert eight.step._cache_size() == 1
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(shared, teacher, batches, shared_run):
@@ -384,14 +393,14 @@ def test_cached_encoder_and_teacher_states_make_the_update_of_the_log_mel(
 
 
 def test_dropout_follows_the_step_so_that_a_resumed_run_draws_the_same(
-    own_trainer, own_run, batches
+    own_trainer, own_run, wide_batches
 ):
     states, rows = own_run
     for completed in (1, 3):
-        state, metrics = own_trainer.update(states[completed], batches[completed])
+        state, metrics = own_trainer.update(states[completed], wide_batches[completed])
         assert_same_bits(state, states[completed + 1])
     elsewhere = states[1].replace(step=np.int32(BEGIN + 2))
-    _, metrics = own_trainer.update(elsewhere, batches[1])
+    _, metrics = own_trainer.update(elsewhere, wide_batches[1])
     assert abs(float(metrics["ce"][0] / metrics["ce"][1]) - rows[1]["ce"]) > 1e-4
 
 
