@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from fastwhisper_jax.commands import transcribe_arguments
 from fastwhisper_jax.errors import InputError, IntegrityError, Interrupted, TrainingError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 75
@@ -164,6 +165,13 @@ def _plot(options: argparse.Namespace, _: Sequence[str]) -> int:
     return DONE
 
 
+def _transcribe(options: argparse.Namespace, _: Sequence[str]) -> int:
+    _quiet()
+    from fastwhisper_jax.commands import transcribe
+
+    return DONE if transcribe.run(transcribe_arguments.options_from(options), _say) else FAILED
+
+
 def _quiet() -> None:
     """Keeps libraries from printing what a user of this command cannot act on."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -271,4 +279,8 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     plot.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
     plot.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .svg or .pdf")
     plot.set_defaults(run=_plot)
-    return parser, {"train": train, "evaluate": evaluate, "export": export, "plot": plot}
+
+    transcribe = add("transcribe", transcribe_arguments.SUMMARY, transcribe_arguments.EXAMPLE)
+    transcribe_arguments.add_arguments(transcribe)
+    transcribe.set_defaults(run=_transcribe)
+    return parser, dict(commands.choices)

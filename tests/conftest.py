@@ -147,6 +147,15 @@ def _tiny_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+@pytest.fixture(scope="module")
+def compile_quickly():
+    """XLA without its optimisations, for modules that prove what does not depend on them."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="session")
 def write_teacher():
     """A function (folder, dims, params) that writes a Whisper as a Hugging Face folder."""

@@ -14,6 +14,8 @@ from fastwhisper_jax.models.dimensions import ModelOptions
 from fastwhisper_jax.models.encoder import sinusoids
 from fastwhisper_jax.models.layers import Norm
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 FLOAT32 = ModelOptions()
 LENGTH = 8
 

@@ -1,20 +1,10 @@
-"""What the tests of training share: tiny models, speech made of noise, cheap compiles."""
+"""What the tests of training share: tiny models, and speech made of noise."""
 
 import runpy
 import types
 from pathlib import Path
 
-import jax
 import pytest
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """XLA without its optimisations: what is proved here does not depend on them."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

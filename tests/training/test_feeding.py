@@ -13,6 +13,8 @@ from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.training.assembly import make_batch_schedule
 from fastwhisper_jax.training.feeding import device_batches, make_featurise
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 AUGMENTED = DataConfig(time_masks=2, time_mask_frames=30, freq_masks=1, freq_mask_bins=4)
 
 

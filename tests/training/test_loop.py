@@ -22,6 +22,8 @@ from fastwhisper_jax.training.assembly import make_batch_schedule
 from fastwhisper_jax.training.checkpoints import Checkpoints
 from fastwhisper_jax.training.step import Phase
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 LOGGED = {
     "step",
     "loss",
@@ -200,11 +202,12 @@ def test_killed_and_started_again_it_ends_the_same(tiny, audio, corpus, whole, t
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        while process.poll() is None:
+        deadline = time.monotonic() + 500
+        while process.poll() is None and time.monotonic() < deadline:
             if metrics.is_file() and len(metrics.read_text().splitlines()) >= 7:
-                process.kill()
                 break
             time.sleep(0.01)
+        process.kill()
         output = process.communicate()[0]
     assert process.returncode == -signal.SIGKILL, output
     steps = [path.name for path in (run_dir / loop.CHECKPOINTS).iterdir()]

@@ -1,0 +1,178 @@
+"""From a loaded model and the options of `transcribe` to what the long-form loop is given."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from jax.sharding import Mesh
+
+from fastwhisper_jax.commands.transcribe_arguments import Options
+from fastwhisper_jax.data.tokens import is_multilingual, prompt_tokens
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.evaluation.rules import decoding_rules
+from fastwhisper_jax.interop.load import LoadedModel
+from fastwhisper_jax.training.progress import Advance
+from fastwhisper_jax.training.sharding import model_options
+from fastwhisper_jax.transcription.fallback import Thresholds
+from fastwhisper_jax.transcription.lane import Prompts
+from fastwhisper_jax.transcription.long_form import LongForm
+from fastwhisper_jax.transcription.model import Heads, WindowModel, make_window_model
+from fastwhisper_jax.transcription.timestamp_rules import TimestampRules
+from fastwhisper_jax.transcription.window_decoding import WindowRules
+
+if TYPE_CHECKING:
+    from transformers import WhisperTokenizer
+
+
+def prepare(
+    options: Options,
+    loaded: LoadedModel,
+    tokenizer: "WhisperTokenizer",
+    params: dict[str, Any],
+    mesh: Mesh,
+    lanes: int,
+    advance: Advance,
+) -> tuple[WindowModel, LongForm]:
+    """What the long-form loop needs of a model.
+
+    Raises:
+        InputError: the model cannot do what the options ask for.
+    """
+    dims = loaded.dims
+    heads = _alignment_heads(loaded) if options.word_timestamps else ()
+    languages = _languages(tokenizer)
+    language = _language(options, tokenizer, languages)
+    prompts = _prompts(options, loaded, tokenizer, languages, language)
+    start_tokens = len(prompts.start_tokens(language or next(iter(languages), None)))
+    room = dims.n_text_ctx - start_tokens - prompts.most_previous - bool(prompts.most_previous)
+    max_new_tokens = min(options.max_new_tokens, dims.n_text_ctx - start_tokens)
+    if room < 1:
+        raise InputError(
+            f"{loaded.folder} has a text context of {dims.n_text_ctx} tokens, which a prompt "
+            "fills; add --no-previous-text"
+        )
+    rules = WindowRules(
+        decoding=decoding_rules(loaded.generation_config),
+        timestamps=_timestamp_rules(loaded, prompts) if options.timestamps else None,
+        # In every Whisper's vocabulary it stands right before <|notimestamps|>.
+        no_speech=prompts.timestamp_begin - 2,
+        start_tokens=start_tokens,
+        max_new_tokens=max_new_tokens,
+    )
+    model = make_window_model(
+        params,
+        dims,
+        model_options(mesh, options.dtype),
+        rules,
+        prompts.start,
+        tuple(languages.values()),
+        heads,
+    )
+    how = LongForm(
+        prompts=prompts,
+        thresholds=Thresholds() if options.fallback else Thresholds(temperatures=(0.0,)),
+        lanes=lanes,
+        window_frames=dims.n_frames,
+        decode=lambda tokens: str(
+            tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
+        ),
+        language=language,
+        max_new_tokens=max_new_tokens,
+        word_timestamps=options.word_timestamps,
+        on_progress=_in_whole_seconds(advance),
+    )
+    return model, how
+
+
+def _languages(tokenizer: "WhisperTokenizer") -> dict[str, int]:
+    """Code to token of the languages that the model knows; none for an English-only model."""
+    if not is_multilingual(tokenizer):
+        return {}
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    tokens: dict[str, Any] = {
+        code: tokenizer.convert_tokens_to_ids(f"<|{code}|>") for code in LANGUAGES
+    }
+    return {
+        code: int(token)
+        for code, token in tokens.items()
+        if token is not None and tokenizer.convert_ids_to_tokens(token) == f"<|{code}|>"
+    }
+
+
+def _language(
+    options: Options, tokenizer: "WhisperTokenizer", languages: dict[str, int]
+) -> str | None:
+    """The code of the language that is given; None where it is to be detected, or not known of."""
+    if not languages:
+        prompt_tokens(tokenizer, options.language, options.task)  # says what does not fit
+        return None
+    if options.language is None:
+        return None
+    token = prompt_tokens(tokenizer, options.language, options.task)[1]
+    return next((code for code, known in languages.items() if known == token), None)
+
+
+def _prompts(
+    options: Options,
+    loaded: LoadedModel,
+    tokenizer: "WhisperTokenizer",
+    languages: dict[str, int],
+    language: str | None,
+) -> Prompts:
+    spoken = language or next(iter(languages), None)
+    start, *after = prompt_tokens(tokenizer, spoken, options.task)
+    no_timestamps = after[-1]
+    kept = after[:-1] if options.timestamps else after
+    # In every Whisper's vocabulary: ... previous, no speech, no timestamps, 0.00 s, ...
+    previous = loaded.generation_config.get("prev_sot_token_id", no_timestamps - 2)
+    most_previous = loaded.dims.n_text_ctx // 2 - 1 if options.previous_text else 0
+    return Prompts(
+        languages=languages,
+        start=start,
+        after_language=tuple(kept[bool(languages) :]),
+        previous=previous,
+        most_previous=max(most_previous, 0),
+        timestamp_begin=no_timestamps + 1,
+        end_of_text=decoding_rules(loaded.generation_config).end_of_text,
+    )
+
+
+def _timestamp_rules(loaded: LoadedModel, prompts: Prompts) -> TimestampRules:
+    last = loaded.dims.n_audio_ctx
+    if loaded.dims.n_vocab <= prompts.timestamp_begin + last:
+        raise InputError(
+            f"{loaded.folder} has no timestamps in its vocabulary of {loaded.dims.n_vocab} tokens, "
+            f"it needs those of {last} steps of 0.02 s; add --no-timestamps"
+        )
+    return TimestampRules(
+        end_of_text=prompts.end_of_text,
+        no_timestamps=prompts.timestamp_begin - 1,
+        last_timestamp=last,
+    )
+
+
+def _alignment_heads(loaded: LoadedModel) -> Heads:
+    heads = tuple(
+        (int(layer), int(head))
+        for layer, head in loaded.generation_config.get("alignment_heads") or ()
+    )
+    dims = loaded.dims
+    if not heads or any(x >= dims.n_text_layer or y >= dims.n_text_head for x, y in heads):
+        held = "names alignment_heads that the model has not" if heads else "has no alignment_heads"
+        raise InputError(
+            f"the generation_config.json of {loaded.folder} {held}, from which --word-timestamps "
+            "are read; leave the option out, or name (layer, head) pairs there"
+        )
+    return heads
+
+
+def _in_whole_seconds(advance: Advance) -> Callable[[float], None]:
+    """Counts seconds of audio in whole ones, and keeps the rest for the next time."""
+    rest = 0.0
+
+    def count(seconds: float) -> None:
+        nonlocal rest
+        whole, rest = divmod(rest + seconds, 1.0)
+        advance(int(whole))
+
+    return count

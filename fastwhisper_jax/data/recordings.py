@@ -1,0 +1,159 @@
+"""Log-mel features of recordings of any length, read once, in little memory."""
+
+import functools
+import tempfile
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import soundfile
+import soxr
+
+from fastwhisper_jax.data.audio import SAMPLE_RATE_HZ, audio_seconds
+from fastwhisper_jax.data.features import HOP_SAMPLES, WINDOW_SAMPLES, mel_filters
+from fastwhisper_jax.errors import InputError
+
+BLOCK_SECONDS = 30
+# Whisper's features keep what is at most 8 decades of power below the loudest bin.
+_FLOOR_BELOW_LOUDEST = 8.0
+
+
+class RecordingFeatures:
+    """Log-mel features of one recording, kept in an unnamed temporary file.
+
+    The features are clamped below at the loudest bin of the *whole* recording, which is known only
+    when all of it has been read; so they are kept unclamped, and a window is clamped when it is
+    asked for. An hour takes 115 MB on disk (80 mel bins) and next to nothing in memory.
+
+    Attributes:
+        frames: mel frames within the recording.
+        seconds: its length.
+    """
+
+    def __init__(self, path: str, n_mels: int, window_frames: int) -> None:
+        """Reads a recording; one shorter than a window is followed by silence.
+
+        Args:
+            path: an audio file.
+            n_mels: M, mel bins.
+            window_frames: L, frames of a window.
+
+        Raises:
+            InputError: the file is missing, is no audio, or holds no or non-finite samples.
+        """
+        audio_seconds(path)  # says what is wrong with a file that cannot be opened
+        self._n_mels, self._window_frames = n_mels, window_frames
+        self._loudest = -np.inf
+        self._stored_frames = 0
+        self._file = tempfile.TemporaryFile()
+        try:
+            self._read(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, path: str) -> None:
+        samples = 0
+        half = WINDOW_SAMPLES // 2
+        block = BLOCK_SECONDS * SAMPLE_RATE_HZ
+        pending = np.zeros(0, np.float32)
+        blocks = _blocks(path)
+        while len(pending) <= half and (audio := next(blocks, None)) is not None:
+            pending = np.concatenate([pending, audio])
+            samples += len(audio)
+        # A frame is centred on its first sample: the signal is reflected before its start.
+        start = np.pad(pending[: half + 1], (0, max(0, half + 1 - len(pending))))
+        pending = np.concatenate([start[:0:-1], pending])
+        for audio in blocks:
+            pending = np.concatenate([pending, audio])
+            samples += len(audio)
+            pending = self._store_whole_blocks(pending)
+        if not samples:
+            raise InputError(
+                f"audio {path} is empty; it must hold at least one sample: leave it out"
+            )
+        self.frames = -(-samples // HOP_SAMPLES)
+        self.seconds = samples / SAMPLE_RATE_HZ
+        last = max(self.frames, self._window_frames)
+        while self._stored_frames < last:
+            missing = block + WINDOW_SAMPLES - HOP_SAMPLES - len(pending)
+            pending = self._store_whole_blocks(np.pad(pending, (0, max(0, missing))))
+        self._stored_frames = last
+
+    def _store_whole_blocks(self, pending: np.ndarray) -> np.ndarray:
+        """Turns samples into frames, a block at a time; returns the samples that are left."""
+        block = BLOCK_SECONDS * SAMPLE_RATE_HZ
+        while len(pending) >= block + WINDOW_SAMPLES - HOP_SAMPLES:
+            audio = pending[: block + WINDOW_SAMPLES - HOP_SAMPLES]
+            log_mel = np.asarray(_log10_mel(audio, self._n_mels))
+            self._loudest = max(self._loudest, float(log_mel.max()))
+            self._file.write(log_mel.tobytes())
+            self._stored_frames += len(log_mel)
+            pending = pending[block:]
+        return pending
+
+    def window(self, start_frame: int) -> np.ndarray:
+        """A window of features from `start_frame` on.
+
+        Returns:
+            (L, M) float32. Zeros stand behind the end of a recording that is longer than a window,
+            as in openai/whisper and transformers; a shorter one is followed by silence.
+        """
+        bytes_per_frame = self._n_mels * 4
+        frames = min(self._window_frames, self._stored_frames - start_frame)
+        self._file.seek(start_frame * bytes_per_frame)
+        stored = np.frombuffer(self._file.read(frames * bytes_per_frame), np.float32)
+        log_mel = np.maximum(stored, np.float32(self._loudest - _FLOOR_BELOW_LOUDEST))
+        window = np.zeros((self._window_frames, self._n_mels), np.float32)
+        window[:frames] = (log_mel.reshape(frames, self._n_mels) + 4.0) / 4.0
+        return window
+
+    def close(self) -> None:
+        """Deletes the temporary file."""
+        self._file.close()
+
+
+@functools.partial(jax.jit, static_argnames="n_mels")
+def _log10_mel(audio: jax.Array, n_mels: int) -> jax.Array:
+    """log10 mel power (L, M) of samples (160 (L - 1) + 400,), neither clamped nor scaled."""
+    frames = (audio.shape[0] - WINDOW_SAMPLES) // HOP_SAMPLES + 1
+    # Neighbouring hops side by side, as in `log_mel_spectrogram`.
+    rest = WINDOW_SAMPLES - 2 * HOP_SAMPLES
+    hops = jnp.pad(audio, (0, HOP_SAMPLES - rest)).reshape(frames + 2, HOP_SAMPLES)
+    windows = jnp.concatenate([hops[:-2], hops[1:-1], hops[2:, :rest]], axis=-1)
+    hann = jnp.asarray(np.hanning(WINDOW_SAMPLES + 1)[:-1], jnp.float32)
+    spectrum = jnp.fft.rfft(windows * hann[None], axis=-1)
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    mel = jnp.matmul(power, jnp.asarray(mel_filters(n_mels)), precision=jax.lax.Precision.HIGHEST)
+    return jnp.log10(jnp.maximum(mel, 1e-10))
+
+
+def _blocks(path: str) -> Iterator[np.ndarray]:
+    """A file's audio as 16 kHz mono, about a block at a time."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            resampler = None
+            if rate != SAMPLE_RATE_HZ:
+                resampler = soxr.ResampleStream(rate, SAMPLE_RATE_HZ, 1, dtype="float32")
+            while True:
+                channels = file.read(BLOCK_SECONDS * rate, dtype="float32", always_2d=True)
+                is_last = len(channels) < BLOCK_SECONDS * rate
+                audio = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
+                if not np.isfinite(audio).all():
+                    raise InputError(
+                        f"audio {path} holds samples that are not finite; audio must be finite "
+                        "numbers: record or convert it again"
+                    )
+                if resampler is not None:
+                    audio = resampler.resample_chunk(audio, last=is_last)
+                yield audio
+                if is_last:
+                    return
+    except soundfile.SoundFileError as error:
+        reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
+        raise InputError(
+            f"{path} cannot be read to its end ({reason}); it must be an undamaged audio file: "
+            "convert or copy it again"
+        ) from error

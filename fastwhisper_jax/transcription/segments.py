@@ -1,0 +1,112 @@
+"""What a transcript is made of, and how a window's tokens are cut into segments."""
+
+import dataclasses
+from collections.abc import Sequence
+
+FRAMES_PER_TIMESTAMP = 2
+SECONDS_PER_FRAME = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """A word with its punctuation, as it stands in the text, and when it is spoken."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A stretch of speech between two timestamps.
+
+    Attributes:
+        start, end: seconds from the recording's start.
+        text: without surrounding spaces.
+        tokens: the segment's own, timestamps included.
+        temperature, avg_logprob, compression_ratio, no_speech_prob: of its window's decoding.
+        words: None unless word timestamps are asked for.
+    """
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    words: tuple[Word, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcript:
+    """A recording's text.
+
+    Attributes:
+        language: code of the language, given or detected; None for English-only models.
+        duration: of the recording, in seconds.
+        segments: in order of time.
+    """
+
+    language: str | None
+    duration: float
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        """All segments' text, joined by spaces."""
+        return " ".join(segment.text for segment in self.segments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """A segment within its window: tokens[first:last], from start to end in mel frames."""
+
+    first: int
+    last: int
+    start_frame: int
+    end_frame: int
+
+
+def split_window(
+    tokens: Sequence[int], timestamp_begin: int, frames: int
+) -> tuple[tuple[Span, ...], int]:
+    """Cuts a window's tokens at pairs of timestamps, and says where the next window starts.
+
+    After a pair, the model has begun a segment that the window may cut off: it is thrown away, and
+    the next window starts at the pair. A single timestamp at the end says that nothing was cut off,
+    and no pair at all leaves no better place: then the next window starts where this one ends.
+
+    Args:
+        tokens: what was emitted, without end of text.
+        timestamp_begin: the token of 0.00 s.
+        frames: mel frames of the window that are within the recording.
+
+    Returns:
+        The segments, and by how many frames to move on: at least 1.
+
+    Source: openai/whisper `transcribe.py`.
+    """
+    is_timestamp = [token >= timestamp_begin for token in tokens]
+    cuts = [i for i in range(1, len(tokens)) if is_timestamp[i - 1] and is_timestamp[i]]
+    if not cuts:
+        end = frames
+        if any(is_timestamp):
+            last = max(i for i, found in enumerate(is_timestamp) if found)
+            end = (tokens[last] - timestamp_begin) * FRAMES_PER_TIMESTAMP or frames
+        return (Span(0, len(tokens), 0, end),), frames
+    ends_in_one_timestamp = is_timestamp[-2:] == [False, True]
+    if ends_in_one_timestamp:
+        cuts.append(len(tokens))
+    spans = tuple(
+        Span(
+            first,
+            last,
+            (tokens[first] - timestamp_begin) * FRAMES_PER_TIMESTAMP,
+            (tokens[last - 1] - timestamp_begin) * FRAMES_PER_TIMESTAMP,
+        )
+        for first, last in zip([0, *cuts], cuts, strict=False)
+    )
+    return spans, frames if ends_in_one_timestamp else max(spans[-1].end_frame, 1)

@@ -1,0 +1,242 @@
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from fastwhisper_jax.commands import transcribe
+from fastwhisper_jax.commands.transcribe_arguments import Options, add_arguments, options_from
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.models.dimensions import ModelDimensions
+
+N_SPECIAL_AND_BYTES = 262
+RATE = 16_000
+SECONDS = (0.3, 1.0, 31.0, 2.0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, write_teacher, make_params):
+    """Random weights, and a vocabulary with timestamps."""
+    dims = ModelDimensions(
+        n_mels=8,
+        n_audio_ctx=1500,
+        n_audio_head=2,
+        n_audio_layer=1,
+        n_audio_mlp=16,
+        n_vocab=N_SPECIAL_AND_BYTES + 1501,
+        n_text_ctx=32,
+        n_text_head=2,
+        n_text_layer=2,
+        n_text_mlp=16,
+        n_state=16,
+    )
+    folder = tmp_path_factory.mktemp("models") / "with-timestamps"
+    return str(write_teacher(folder, dims, make_params(dims)))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    generator = np.random.default_rng(0)
+    paths = []
+    for index, seconds in enumerate(SECONDS):
+        times = np.arange(round(seconds * RATE)) / RATE
+        samples = 0.3 * np.sin(2 * np.pi * 200 * (index + 1) * times)
+        samples += generator.normal(scale=0.01, size=times.shape)
+        paths.append(str(folder / f"{index}.flac"))
+        soundfile.write(paths[-1], samples, RATE)
+    return tuple(paths)
+
+
+def run(options):
+    said = []
+    return transcribe.run(options, said.append), said
+
+
+def quick(model, files, **fields):
+    """Greedy, few tokens: random weights go on for ever."""
+    fields = {"fallback": False, "max_new_tokens": 6, "batch_size": 2, "language": "en"} | fields
+    return Options(model, tuple(files), **fields)
+
+
+def test_several_files_are_headed_and_in_the_order_given(model, files):
+    done, said = run(quick(model, files))
+    assert done
+    assert [line.splitlines()[0] for line in said] == [f"{file}:" for file in files]
+
+
+def test_one_file_is_plain_and_its_text_that_of_many(model, files):
+    _, several = run(quick(model, files, format="json"))
+    assert [json.loads(line)["file"] for line in several] == list(files)
+    assert all("\n" not in line for line in several)
+    for index in (1, 2):
+        _, (alone,) = run(quick(model, files[index : index + 1], format="json"))
+        content, expected = json.loads(alone), json.loads(several[index])
+        assert content["text"] == expected["text"]
+        assert content["duration"] == expected["duration"] == SECONDS[index]
+        for ours, theirs in zip(content["segments"], expected["segments"], strict=True):
+            assert ours["tokens"] == theirs["tokens"]
+            np.testing.assert_allclose(ours["avg_logprob"], theirs["avg_logprob"], atol=1e-4)
+
+
+def test_unreadable_files_are_named_and_do_not_stop_the_rest(model, files, tmp_path, capsys):
+    broken = tmp_path / "broken.flac"
+    broken.write_bytes(b"nothing of the kind")
+    given = (files[0], str(broken), str(tmp_path / "absent.wav"), files[1])
+    done, said = run(quick(model, given))
+    assert not done
+    assert [line.splitlines()[0] for line in said] == [f"{files[0]}:", f"{files[1]}:"]
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 2 and "broken.flac" in errors[0] and "absent.wav" in errors[1]
+
+
+def test_a_file_that_fails_half_way_is_named_too(model, files, tmp_path, capsys):
+    damaged = tmp_path / "damaged.wav"
+    soundfile.write(damaged, np.full(1600, np.nan, np.float32), RATE, subtype="FLOAT")
+    done, said = run(quick(model, (str(damaged), files[0])))
+    assert not done and len(said) == 1
+    assert "damaged.wav" in capsys.readouterr().err
+
+
+def test_nothing_readable_is_bad_input(tmp_path):
+    absent = str(tmp_path / "absent.wav")
+    with pytest.raises(InputError, match="^there is no file .*absent.wav"):
+        run(quick("no model is loaded", [absent]))
+    with pytest.raises(InputError, match="none of 2 files can be read.*absent.wav"):
+        run(quick("no model is loaded", [absent, absent]))
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_folder(files, tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        run(quick(str(tmp_path / "nowhere"), files, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["txt", "json", "srt", "vtt"])
+def test_a_folder_gets_a_whole_file_for_each(model, files, tmp_path, format):
+    out = tmp_path / "new" / "folder"
+    done, said = run(quick(model, files, format=format, out=out))
+    assert done and not said
+    assert sorted(os.listdir(out)) == [f"{i}.{format}" for i in range(len(files))]
+    if format == "json":
+        written = json.loads((out / "2.json").read_text())
+        assert written["file"] == files[2] and written["language"] == "en"
+
+
+def test_subtitles_are_valid_by_other_parsers(model, files, tmp_path):
+    srt, webvtt = pytest.importorskip("srt"), pytest.importorskip("webvtt")
+    for format in ("srt", "vtt"):
+        run(quick(model, files, format=format, out=tmp_path, word_timestamps=True))
+    for index in range(len(files)):
+        text = (tmp_path / f"{index}.srt").read_text(encoding="utf-8")
+        cues = list(srt.parse(text, ignore_errors=False))
+        assert len(webvtt.read(tmp_path / f"{index}.vtt")) == len(cues)
+
+
+def test_words_lie_within_the_recording(model, files):
+    _, (said,) = run(quick(model, files[2:3], format="json", word_timestamps=True))
+    content = json.loads(said)
+    words = [word for segment in content["segments"] for word in segment["words"]]
+    assert words
+    for word in words:
+        assert 0 <= word["start"] <= word["end"] <= SECONDS[2]
+
+
+def test_the_language_is_detected_where_none_is_given(model, files):
+    _, (said,) = run(quick(model, files[:1], format="json", language=None))
+    assert json.loads(said)["language"] == "en"  # the only one that the vocabulary has
+
+
+def test_temperatures_are_tried_and_repeat(model, files):
+    options = quick(model, files[:2], format="json", fallback=True)
+    assert run(options) == run(options)
+
+
+def test_a_vocabulary_without_timestamps_needs_the_option(tiny_teacher, files):
+    options = quick(str(tiny_teacher), files[:1])
+    with pytest.raises(InputError, match="--no-timestamps"):
+        run(options)
+    assert run(dataclasses.replace(options, timestamps=False))[0]
+
+
+def test_word_timestamps_need_alignment_heads(model, files, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in os.listdir(model):
+        (folder / name).symlink_to(os.path.join(model, name))
+    config = json.loads((folder / "generation_config.json").read_text())
+    for heads in (None, [[7, 0]]):
+        (folder / "generation_config.json").unlink()
+        changed = json.dumps(config | {"alignment_heads": heads})
+        (folder / "generation_config.json").write_text(changed)
+        with pytest.raises(InputError, match="alignment_heads.*--word-timestamps"):
+            run(quick(str(folder), files[:1], format="json", word_timestamps=True))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"max_new_tokens": 0}, "--max-new-tokens 0"),
+        ({"word_timestamps": True}, "--word-timestamps"),
+        ({"format": "srt"}, "--out DIR"),
+        ({"language": "klingon"}, "klingon"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(model, files, fields, reason):
+    with pytest.raises(InputError, match=reason):
+        run(quick(model, files, **fields))
+
+
+def test_names_that_would_collide_keep_their_ending(model, files, tmp_path):
+    other = tmp_path / "0.wav"
+    soundfile.write(other, np.zeros(1600), RATE)
+    out = tmp_path / "out"
+    run(quick(model, (files[0], str(other)), out=out))
+    assert sorted(os.listdir(out)) == ["0.flac.txt", "0.wav.txt"]
+    with pytest.raises(InputError, match="2 files are called 0.flac"):
+        run(quick(model, (files[0], files[0]), out=out))
+
+
+def test_arguments_become_options():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    parsed = parser.parse_args(["m", "a", "b", "--no-timestamps", "--no-fallback"])
+    assert options_from(parsed) == Options("m", ("a", "b"), timestamps=False, fallback=False)
+    assert options_from(parser.parse_args(["m", "a"])) == Options("m", ("a",))
+
+
+def test_an_interrupt_leaves_nothing_half_written(model, files, tmp_path):
+    script = """
+import sys
+from fastwhisper_jax.commands import transcribe
+from fastwhisper_jax.commands.transcribe_arguments import Options
+from fastwhisper_jax.transcription import long_form
+before = long_form._decode_round
+def slow(*arguments):
+    before(*arguments)
+    print("round", flush=True)
+    import time; time.sleep(30)
+long_form._decode_round = slow
+try:
+    transcribe.run(Options(sys.argv[1], tuple(sys.argv[3:]), out=__import__("pathlib").Path(
+        sys.argv[2]), language="en", fallback=False, max_new_tokens=4), print)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    command = [sys.executable, "-c", script, model, str(tmp_path / "out"), *files]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "round\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert said == "interrupted\n" and "Traceback" not in errors
+    assert os.listdir(tmp_path / "out") == []
