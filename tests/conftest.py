@@ -11,6 +11,7 @@ os.environ["XLA_FLAGS"] = (
 import contextlib
 import io
 import json
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ from fastwhisper_jax.interop import names
 from fastwhisper_jax.interop.configs import SIZES
 from fastwhisper_jax.models.dimensions import ModelDimensions
 
+# A shell starts what it puts in the background with SIGINT ignored, which children inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 SPECIAL_TOKENS = (

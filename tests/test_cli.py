@@ -104,11 +104,6 @@ def test_a_signal_outside_the_loop_ends_the_command_with_75(
 
     monkeypatch.setattr(train, "run", wait)
     before = signal.getsignal(signal.SIGTERM)
-    # A shell starts what it puts in the background with SIGINT ignored: tests may run there.
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        done = fastwhisper("train", tiny_recipe, "--run-dir", tmp_path / "run")
-    finally:
-        signal.signal(signal.SIGINT, inherited)
+    done = fastwhisper("train", tiny_recipe, "--run-dir", tmp_path / "run")
     assert done.code == 75 and done.err.startswith("interrupted: ")
     assert signal.getsignal(signal.SIGTERM) == before
