@@ -1,41 +1,27 @@
 """The train step: one update on any mesh, in any number of micro-batches, for no frozen leaf."""
 
 import dataclasses
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
-from fastwhisper_jax.models.student import student_params
-from fastwhisper_jax.objectives.askd import Weights
 from fastwhisper_jax.objectives.chunked import distillation_sums
-from fastwhisper_jax.training.optimizer import make_optimizer
-from fastwhisper_jax.training.sharding import make_mesh, model_options, put_batch, tree_shardings
-from fastwhisper_jax.training.state import init_state, merge_params, split_params
-from fastwhisper_jax.training.step import (
-    Distillation,
-    Phase,
-    make_eval_step,
-    make_train_step,
-)
+from fastwhisper_jax.training.sharding import put_batch
+from fastwhisper_jax.training.state import merge_params
+from fastwhisper_jax.training.step import Distillation, Phase, make_eval_step
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-BEGIN, UPDATES, ROWS, LENGTH = 2, 5, 8, 10
-BOTH = Phase(runs_teacher=True, runs_self=True)
+tiny_step = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_step.py"))))
+BEGIN, UPDATES = tiny_step.BEGIN, tiny_step.UPDATES
+ROWS, LENGTH = tiny_step.ROWS, tiny_step.LENGTH
 FLOAT32 = ModelOptions()
-
-# c, a, m after s completed updates: all three, the labels alone, the teacher, the self teacher.
-TABLE = [(9.0, 9.0, 9.0)] * BEGIN + [(0.8, 1.0, 0.3), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)]
-TABLE += [(0.0, 0.0, 1.0), (0.5, 0.2, 0.7)]
-
-
-def weights_at(step):
-    return Weights(*jnp.asarray(TABLE, jnp.float32)[step])
 
 
 @pytest.fixture(scope="module")
@@ -68,91 +54,6 @@ def wide_batches(batches):
     """Of 16 rows: two micro-batches for each of eight devices."""
     pairs = zip(batches, batches[1:] + batches[:1], strict=True)
     return [{name: np.concatenate([x[name], y[name]]) for name in x} for x, y in pairs]
-
-
-def remembering(optimizer):
-    """The optimiser, whose state also holds the gradient of the update that it has just made."""
-    return optax.chain(
-        optax.GradientTransformation(
-            lambda params: jax.tree.map(jnp.zeros_like, params),
-            lambda grads, _, params: (grads, grads),
-        ),
-        optimizer,
-    )
-
-
-OPTIMIZER = remembering(
-    make_optimizer(
-        lambda step: 1e-2,
-        beta1=0.9,
-        beta2=0.999,
-        epsilon=1e-8,
-        weight_decay=0.5,
-        clip_norm=1.0,
-    )
-)
-
-
-class Trainer:
-    """A compiled step with what it starts from; keeps host copies, for states are donated."""
-
-    def __init__(self, setup, teacher, frozen, shape=(1, 1), phase=BOTH):
-        self.mesh = make_mesh(*shape, devices=jax.devices()[: shape[0] * shape[1]])
-        given = setup.student_options
-        setup = dataclasses.replace(
-            setup,
-            teacher_options=model_options(self.mesh, "float32"),
-            student_options=model_options(self.mesh, "float32", given.rematerialise, given.dropout),
-        )
-        layers = range(setup.student_dims.n_audio_layer), (0, setup.teacher_dims.n_text_layer - 1)
-        self.student = student_params(teacher, setup.student_dims, *map(tuple, layers))
-        params, frozen_params = split_params(self.student, frozen)
-        if setup.shares_encoder:
-            frozen_params.pop("encoder")
-        state = jax.tree.map(np.asarray, init_state(params, frozen_params, OPTIMIZER, True))
-        # Training is at step BEGIN already, and the earlier self holds what must not be used.
-        garbage = jax.tree.map(lambda x: np.full_like(x, 7.0), state.self_params)
-        self.first = state.replace(step=np.int32(BEGIN), self_params=garbage)
-        self.shardings = tree_shardings(state, self.mesh)
-        self.teacher = jax.device_put(teacher, tree_shardings(teacher, self.mesh))
-        self.step = jax.jit(
-            make_train_step(setup, phase, weights_at, lambda step: 1e-2, OPTIMIZER, self.mesh),
-            donate_argnums=0,
-            out_shardings=(self.shardings, None),
-        )
-
-    def update(self, state, batch):
-        """One update of a host state."""
-        placed = jax.device_put(state, self.shardings)
-        return jax.device_get(self.step(placed, self.teacher, put_batch(batch, self.mesh)))
-
-    def run(self, batches):
-        """(states, metrics): the first state and the one after each batch; metrics as means."""
-        states, rows = [self.first], []
-        state = jax.device_put(self.first, self.shardings)
-        for batch in batches:
-            state, metrics = self.step(state, self.teacher, put_batch(batch, self.mesh))
-            states.append(jax.device_get(state))
-            rows.append({n: float(total / count) for n, (total, count) in metrics.items()})
-        return states, rows
-
-
-def gradient(state):
-    return state.opt_state[0]
-
-
-def assert_trees_close(ours, theirs, relative):
-    """Every leaf within `relative` of its own largest value."""
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    with_paths = jax.tree_util.tree_flatten_with_path(theirs)[0]
-    for ours_leaf, (path, leaf) in zip(jax.tree.leaves(ours), with_paths, strict=True):
-        apart, largest = np.abs(ours_leaf - leaf).max(), np.abs(leaf).max()
-        assert apart <= relative * largest, f"{path}: {apart} of {largest}"
-
-
-def assert_same_bits(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +92,12 @@ FROZEN = {"shared": ("encoder", "decoder/embed_tokens"), "own": ("encoder/conv1"
 
 @pytest.fixture(scope="module")
 def shared_trainer(shared, teacher):
-    return Trainer(shared, teacher, FROZEN["shared"])
+    return tiny_step.Trainer(shared, teacher, FROZEN["shared"])
 
 
 @pytest.fixture(scope="module")
 def own_trainer(own, teacher):
-    return Trainer(own, teacher, FROZEN["own"])
+    return tiny_step.Trainer(own, teacher, FROZEN["own"])
 
 
 @pytest.fixture(scope="module")
@@ -220,21 +121,25 @@ def case(request):
 )
 def test_one_device_and_eight_make_the_same_updates(name, shape, rows, teacher, request):
     states, rows_of_one = request.getfixturevalue(f"{name}_run")
-    eight = Trainer(request.getfixturevalue(name), teacher, FROZEN[name], shape)
+    eight = tiny_step.Trainer(request.getfixturevalue(name), teacher, FROZEN[name], shape)
     their_states, their_rows = eight.run(request.getfixturevalue(rows))
     for ours, theirs in zip(their_rows, rows_of_one, strict=True):
         for metric in ("loss", "ce", "kl_teacher", "kl_self"):
             np.testing.assert_allclose(ours[metric], theirs[metric], rtol=1e-5, atol=1e-5)
-    assert_trees_close(gradient(their_states[1]), gradient(states[1]), 1e-5)
-    assert_trees_close(their_states[-1].params, states[-1].params, 1e-3)
+    tiny_step.assert_trees_close(
+        tiny_step.gradient(their_states[1]), tiny_step.gradient(states[1]), 1e-5
+    )
+    tiny_step.assert_trees_close(their_states[-1].params, states[-1].params, 1e-3)
     assert eight.step._cache_size() == 1
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(shared, teacher, batches, shared_run):
     (before, after, *_), (row, *_) = shared_run
-    in_parts = Trainer(dataclasses.replace(shared, accumulation_steps=4), teacher, FROZEN["shared"])
+    in_parts = tiny_step.Trainer(
+        dataclasses.replace(shared, accumulation_steps=4), teacher, FROZEN["shared"]
+    )
     state, metrics = in_parts.update(before, batches[0])
-    assert_trees_close(gradient(state), gradient(after), 1e-5)
+    tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(after), 1e-5)
     for name in ("loss", "ce", "kl_teacher", "kl_self", "accuracy", "grad_norm"):
         total, count = metrics[name]
         np.testing.assert_allclose(total / count, row[name], rtol=1e-5, atol=1e-6)
@@ -243,7 +148,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(shared, teacher, b
 def test_frozen_leaves_keep_their_bits_under_weight_decay(case):
     trainer, (states, _) = case
     for state in states[1:]:
-        assert_same_bits(state.frozen_params, trainer.first.frozen_params)
+        tiny_step.assert_same_bits(state.frozen_params, trainer.first.frozen_params)
     moved = jax.tree.map(lambda x, y: (x != y).any(), states[-1].params, trainer.first.params)
     assert all(jax.tree.leaves(moved))
 
@@ -260,7 +165,7 @@ def test_the_optimiser_holds_nothing_for_frozen_leaves(case):
 
 def test_the_teacher_is_left_as_it_was(case, teacher):
     trainer, _ = case
-    assert_same_bits(jax.device_get(trainer.teacher), teacher)
+    tiny_step.assert_same_bits(jax.device_get(trainer.teacher), teacher)
 
 
 def test_the_gradient_is_the_objectives_and_the_teacher_gets_none(
@@ -294,7 +199,7 @@ def test_the_gradient_is_the_objectives_and_the_teacher_gets_none(
                     embedding,
                     batch["labels"],
                     batch["label_mask"],
-                    weights_at(BEGIN),
+                    tiny_step.weights_at(BEGIN),
                     temperature=2.0,
                 ).loss
                 / count
@@ -303,7 +208,9 @@ def test_the_gradient_is_the_objectives_and_the_teacher_gets_none(
         return jax.grad(loss, argnums=(0, 1))(trained, teacher)
 
     by_student, by_teacher = gradients(shared_trainer.first.params, teacher)
-    assert_trees_close(gradient(shared_run[0][1]), jax.device_get(by_student), 1e-5)
+    tiny_step.assert_trees_close(
+        tiny_step.gradient(shared_run[0][1]), jax.device_get(by_student), 1e-5
+    )
     assert not any(np.any(x) for x in jax.tree.leaves(by_teacher))
 
 
@@ -313,7 +220,7 @@ def test_cross_entropy_alone_equals_the_loss_by_hand(
     """Also what evaluation reports of the same state and batch."""
     states, rows = shared_run
     state, batch, row = states[1], batches[1], rows[1]
-    assert TABLE[BEGIN + 1] == (1.0, 0.0, 0.0)
+    assert tiny_step.TABLE[BEGIN + 1] == (1.0, 0.0, 0.0)
     student = merge_params(state.params, state.frozen_params)
 
     @jax.jit
@@ -343,7 +250,7 @@ def test_cross_entropy_alone_equals_the_loss_by_hand(
 
 
 def test_the_loss_is_its_parts_times_the_weights_of_the_completed_updates(shared_run):
-    for (ce, teacher, itself), row in zip(TABLE[BEGIN:], shared_run[1], strict=True):
+    for (ce, teacher, itself), row in zip(tiny_step.TABLE[BEGIN:], shared_run[1], strict=True):
         weights = [row["ce_weight"], row["teacher_weight"], row["self_weight"]]
         np.testing.assert_allclose(weights, (ce, teacher, itself), rtol=1e-6)
         parts = ce * row["ce"] + teacher * row["kl_teacher"] + itself * row["kl_self"]
@@ -361,7 +268,7 @@ def test_the_ema_is_seeded_when_its_phase_begins_and_follows_its_closed_form(sha
     expected = states[0].params
     for state in states[1:]:
         expected = jax.tree.map(lambda old, x: 0.9 * old + 0.1 * x, expected, state.params)
-        assert_trees_close(state.self_params, expected, 1e-6)
+        tiny_step.assert_trees_close(state.self_params, expected, 1e-6)
     assert rows[1]["kl_self"] > 1e-6
 
 
@@ -369,7 +276,7 @@ def test_a_snapshot_is_renewed_every_k_updates_with_the_student_before_the_updat
     states, _ = own_run
     for completed, state in enumerate(states[1:]):
         renewed_at = completed - completed % 2
-        assert_same_bits(state.self_params, states[renewed_at].params)
+        tiny_step.assert_same_bits(state.self_params, states[renewed_at].params)
 
 
 def test_cached_encoder_and_teacher_states_make_the_update_of_the_log_mel(
@@ -388,10 +295,10 @@ def test_cached_encoder_and_teacher_states_make_the_update_of_the_log_mel(
     hidden, states = map(np.asarray, run_teacher(teacher))
     whole = batch | {"encoder_states": hidden, "teacher_states": states}
     state, _ = shared_trainer.update(before, whole)
-    assert_trees_close(gradient(state), gradient(after), 1e-6)
+    tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(after), 1e-6)
     rounded = batch | {"encoder_states": hidden.astype(np.float16)}
     state, _ = shared_trainer.update(before, rounded)
-    assert_trees_close(gradient(state), gradient(after), 1e-2)
+    tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(after), 1e-2)
 
 
 def test_dropout_follows_the_step_so_that_a_resumed_run_draws_the_same(
@@ -400,14 +307,14 @@ def test_dropout_follows_the_step_so_that_a_resumed_run_draws_the_same(
     states, rows = own_run
     for completed in (1, 3):
         state, metrics = own_trainer.update(states[completed], wide_batches[completed])
-        assert_same_bits(state, states[completed + 1])
+        tiny_step.assert_same_bits(state, states[completed + 1])
     elsewhere = states[1].replace(step=np.int32(BEGIN + 2))
     _, metrics = own_trainer.update(elsewhere, wide_batches[1])
     assert abs(float(metrics["ce"][0] / metrics["ce"][1]) - rows[1]["ce"]) > 1e-4
 
 
 def test_one_compile_a_label_bucket(tiny, shared, teacher, batches):
-    trainer = Trainer(shared, teacher, FROZEN["shared"], phase=Phase(False, False))
+    trainer = tiny_step.Trainer(shared, teacher, FROZEN["shared"], phase=Phase(False, False))
     hidden = np.ones((ROWS, tiny.TEACHER.n_audio_ctx, tiny.TEACHER.n_state), np.float16)
     long = [batch | {"encoder_states": hidden} for batch in batches]
     for batch in long:

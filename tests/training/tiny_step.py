@@ -1,4 +1,4 @@
-"""A compiled train step on tiny models, and the updates that it makes."""
+"""A compiled train step on tiny models, the updates that it makes, and how to compare them."""
 
 import dataclasses
 
@@ -91,3 +91,21 @@ class Trainer:
             states.append(jax.device_get(state))
             rows.append({n: float(total / count) for n, (total, count) in metrics.items()})
         return states, rows
+
+
+def gradient(state):
+    return state.opt_state[0]
+
+
+def assert_trees_close(ours, theirs, relative):
+    """Every leaf within `relative` of its own largest value."""
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    with_paths = jax.tree_util.tree_flatten_with_path(theirs)[0]
+    for ours_leaf, (path, leaf) in zip(jax.tree.leaves(ours), with_paths, strict=True):
+        apart, largest = np.abs(ours_leaf - leaf).max(), np.abs(leaf).max()
+        assert apart <= relative * largest, f"{path}: {apart} of {largest}"
+
+
+def assert_same_bits(ours, theirs):
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
