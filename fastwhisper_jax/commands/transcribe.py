@@ -15,6 +15,7 @@ from fastwhisper_jax.data.audio import audio_seconds
 from fastwhisper_jax.data.recordings import RecordingFeatures
 from fastwhisper_jax.data.tokens import load_tokenizer
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.evaluation.reports import write_whole
 from fastwhisper_jax.interop.load import load_model, resolve_model
 from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.sharding import make_mesh
@@ -169,7 +170,7 @@ def _make_folder(out: Path) -> None:
 
 def _write(transcript: Transcript, options: Options, index: int, target: Path) -> None:
     try:
-        writers.write_whole(target, _render(transcript, options, index))
+        write_whole(target, _render(transcript, options, index))
     except OSError as error:
         raise InputError(
             f"{target} cannot be written ({error.strerror}); --out must be a folder that is "

@@ -49,11 +49,11 @@ def write_report(report: Report, hypotheses: Sequence[Hypothesis], path: str | P
     check_report_path(path)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in hypotheses]
-    _write_whole(hypotheses_path(path), "".join(line + "\n" for line in lines))
-    _write_whole(Path(path), json.dumps(dataclasses.asdict(report), indent=2) + "\n")
+    write_whole(hypotheses_path(path), "".join(line + "\n" for line in lines))
+    write_whole(Path(path), json.dumps(dataclasses.asdict(report), indent=2) + "\n")
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes beside the target and renames, so that no reader ever sees half a file."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
     try:

@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from fastwhisper_jax.transcription.segments import Transcript
@@ -70,19 +67,6 @@ def cues(transcript: Transcript) -> Iterator[Cue]:
             text = " ".join(cue.text.split()).replace("-->", "->")
             if text:
                 yield Cue(cue.start, max(cue.end, cue.start + 0.001), text)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file beside its place and renames it, so that no reader ever sees half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _time(seconds: float, point: str) -> str:

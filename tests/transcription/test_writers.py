@@ -3,13 +3,13 @@ import os
 
 import pytest
 
+from fastwhisper_jax.evaluation.reports import write_whole
 from fastwhisper_jax.transcription.segments import Segment, Transcript, Word
 from fastwhisper_jax.transcription.writers import (
     write_json,
     write_srt,
     write_txt,
     write_vtt,
-    write_whole,
 )
 
 
