@@ -21,8 +21,8 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 75
 EXAMPLE = """
 example:
   fastwhisper train configs/askd_base_en.py --run-dir runs/askd --data.train train.jsonl
-  fastwhisper export runs/askd --out student/
-  fastwhisper evaluate student/ --data test.jsonl
+  fastwhisper export runs/askd --out my-student
+  fastwhisper evaluate my-student --data test.jsonl
 """
 
 
@@ -221,7 +221,7 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     evaluate = add(
         "evaluate",
         "transcribe a data set with a model and report error rates and speed",
-        "fastwhisper evaluate exported/ --data test.jsonl --report report.json",
+        "fastwhisper evaluate my-student --data test.jsonl --report report.json",
     )
     evaluate.add_argument("model", metavar="MODEL", help="Hugging Face folder or hub id")
     evaluate.add_argument("--data", required=True, metavar="MANIFEST", help="manifest or data set")
@@ -262,7 +262,7 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     export = add(
         "export",
         "write a run's student as Hugging Face weights (PyTorch and Flax)",
-        "fastwhisper export runs/askd --out exported/",
+        "fastwhisper export runs/askd --out my-student",
     )
     export.add_argument("run_dir", type=Path, metavar="RUN", help="folder of a run")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")

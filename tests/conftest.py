@@ -21,6 +21,7 @@ import pytest
 import safetensors.numpy
 import soundfile
 from flax import traverse_util
+from jax.experimental.compilation_cache import compilation_cache
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from fastwhisper_jax.cli import main
@@ -157,6 +158,27 @@ def compile_quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+KEEPS_EVERY_COMPILATION = {
+    "jax_compilation_cache_dir": None,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+@pytest.fixture(scope="module")
+def shared_compilations(tmp_path_factory):
+    """What is compiled once is kept for the module: its runs compile the same steps."""
+    settings = KEEPS_EVERY_COMPILATION
+    before = {name: getattr(jax.config, name) for name in settings}
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    for name, value in (settings | {"jax_compilation_cache_dir": folder}).items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

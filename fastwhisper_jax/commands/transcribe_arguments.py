@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 SUMMARY = "transcribe recordings of any length, with times"
-EXAMPLE = "fastwhisper transcribe exported/ talk.flac interview.mp3 --format srt --out subtitles/"
+EXAMPLE = "fastwhisper transcribe my-student talk.flac interview.mp3 --format srt --out subtitles/"
 FORMATS = ("txt", "json", "srt", "vtt")
 
 
