@@ -20,7 +20,8 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 75
 
 EXAMPLE = """
 example:
-  fastwhisper train configs/askd_base_en.py --run-dir runs/askd --data.train train.jsonl
+  fastwhisper train configs/askd_base_en.py --run-dir runs/askd \\
+      --teacher.path openai/whisper-base --data.train train.jsonl --data.eval test.jsonl
   fastwhisper export runs/askd --out my-student
   fastwhisper evaluate my-student --data test.jsonl
 """

@@ -27,7 +27,7 @@ TEACHERS = {
     "openai/whisper-base": ModelDimensions(
         n_mels=8,
         n_audio_ctx=1500,
-        n_audio_head=2,
+        n_audio_head=1,
         n_audio_layer=1,
         n_audio_mlp=16,
         n_vocab=BYTES_AND_SPECIAL + TIMESTAMPS,

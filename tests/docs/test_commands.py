@@ -41,8 +41,15 @@ APPENDED = {
     "fastwhisper evaluate": "--max-new-tokens 8",
     "fastwhisper transcribe": "--max-new-tokens 8 --no-fallback --language en",
 }
-# Python that needs another interpreter, by a name that it imports: the variable that names one.
+# Python that needs another interpreter, by a module or a name that it imports: the variable that
+# names one.
 INTERPRETERS = {"WhisperForConditionalGeneration": "FASTWHISPER_TORCH_PYTHON"}
+
+# Programs that a pipe or a loop may call, which bash runs: this interpreter, and this package.
+SCRIPTS = {
+    "python": "",
+    "fastwhisper": "-c 'import sys; from fastwhisper_jax.cli import main; sys.exit(main())'",
+}
 
 # Fences of what is not run: configuration, output, pictures.
 QUIET_LANGUAGES = {"", "json", "text"}
@@ -141,6 +148,11 @@ class Reader:
         self._folders: dict[str, Path] = {}
         self._names: dict[str, dict[str, object]] = {}
         self._outcomes: dict[Block, BaseException | None] = {}
+        self._bin = start.parent / "bin"
+        self._bin.mkdir()
+        for name, code in SCRIPTS.items():
+            (self._bin / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {code} "$@"\n')
+            (self._bin / name).chmod(0o755)
 
     def read(self, block: Block) -> None:
         """Runs a block after all that a reader does before it; raises what it raised."""
@@ -188,7 +200,8 @@ class Reader:
 
     def _run_command(self, command: Command) -> None:
         if command.words is None:
-            _run_process("bash", "-o", "pipefail", "-c", command.text)
+            path = f"{self._bin}{os.pathsep}{os.environ['PATH']}"
+            _run_process("bash", "-o", "pipefail", "-c", command.text, PATH=path)
             return
         extra = (more for begin, more in APPENDED.items() if command.text.startswith(begin))
         words = [*command.words, *shlex.split(" ".join(extra))]
@@ -204,12 +217,13 @@ class Reader:
             _run_process(*words)
 
     def _run_python(self, block: Block) -> None:
-        names = {
-            alias.name
+        imports = [
+            node
             for node in ast.walk(ast.parse(block.text))
             if isinstance(node, ast.Import | ast.ImportFrom)
-            for alias in node.names
-        }
+        ]
+        names = {alias.name for node in imports for alias in node.names}
+        names |= {str(node.module) for node in imports if isinstance(node, ast.ImportFrom)}
         variables = [INTERPRETERS[name] for name in sorted(names) if name in INTERPRETERS]
         if not variables:
             exec(compile(block.text, str(block), "exec"), self._names.setdefault(block.page, {}))
@@ -219,8 +233,8 @@ class Reader:
         _run_process(os.environ[variables[0]], "-c", block.text)
 
 
-def _run_process(*words: str) -> None:
-    done = subprocess.run(words, capture_output=True, text=True)
+def _run_process(*words: str, **environment: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | environment)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
 
 
@@ -270,6 +284,7 @@ def test_commands_are_joined_where_they_go_on_and_cut_where_they_end():
         ("bash", "fastwhisper nothing\n"),
         ("bash", "false\n"),
         ("bash", "true | false\n"),
+        ("bash", "fastwhisper nothing 2>&1 | cat\n"),
         ("python", "assert 1 == 2\n"),
         ("sh", "true\n"),
     ],
