@@ -6,10 +6,7 @@ through any one of the other pages or the help of a command, going on from what 
 
 import ast
 import contextlib
-import dataclasses
 import glob
-import io
-import itertools
 import os
 import re
 import runpy
@@ -17,15 +14,16 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from fastwhisper_jax.cli import main
-
-ROOT = Path(__file__).parents[2]
+pages = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("pages.py"))))
+PAGES = pages.pages_to_read()
+BLOCKS = [block for blocks in PAGES.values() for block in blocks]
 FIRST_PAGES = ("README.md", "docs/own-audio.md")
 
 # Commands that are not run, by how they begin, and why.
@@ -51,119 +49,37 @@ SCRIPTS = {
     "fastwhisper": "-c 'import sys; from fastwhisper_jax.cli import main; sys.exit(main())'",
 }
 
-# Fences of what is not run: configuration, output, pictures.
-QUIET_LANGUAGES = {"", "json", "text"}
 
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """A fenced block of a page, or the example of a command's help."""
-
-    page: str
-    line: int
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
-def blocks_of_page(page: str) -> list[Block]:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    fences = re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(page, 1 + text.count("\n", 0, f.start()), f[1], f[2]) for f in fences]
-
-
-def help_of(*command: str) -> str:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        main([*command, "--help"])
-    return out.getvalue()
-
-
-def example_of(*command: str) -> Block:
-    found = re.search(r"^examples?:\n((?:  .*\n)+)", help_of(*command), re.MULTILINE)
-    return Block(
-        " ".join(["fastwhisper", *command, "--help"]), 1, "bash", found[1] if found else ""
-    )
-
-
-COMMANDS = re.findall(r"^    ([a-z-]+)\s", help_of(), re.MULTILINE)
-PAGES = {
-    page: blocks_of_page(page)
-    for page in ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
-}
-EXAMPLES = [example_of(), *(example_of(command) for command in COMMANDS)]
-PAGES |= {example.page: [example] for example in EXAMPLES}
-RUN = [b for blocks in PAGES.values() for b in blocks if b.language not in QUIET_LANGUAGES]
-
-
-class Command(NamedTuple):
-    """A command: its words, or what only a shell understands."""
-
-    text: str
-    words: tuple[str, ...] | None
-
-
-def commands_of(text: str) -> list[Command]:
-    """The commands of a block of bash: lines joined where they go on, cut at `&&`."""
-    commands, waiting = [], ""
-    for line in text.splitlines(keepends=True):
-        waiting += line
-        if not line.endswith("\\\n") and _is_complete(waiting):
-            commands += _split(waiting)
-            waiting = ""
-    assert not waiting, f"the block ends within a command: {waiting}"
-    return commands
-
-
-def _is_complete(lines: str) -> bool:
-    return subprocess.run(["bash", "-n", "-c", lines], capture_output=True).returncode == 0
-
-
-def _split(lines: str) -> Iterator[Command]:
-    line = lines.replace("\\\n", " ").strip()
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    words = list(lexer)
-    is_plain = all(word == "&&" or not re.fullmatch("[();<>|&]+", word) for word in words)
-    if "\n" in line or "$" in line or not is_plain:
-        yield Command(line, None)
-        return
-    for is_end, part in itertools.groupby(words, key=lambda word: word == "&&"):
-        if not is_end:
-            chosen = tuple(part)
-            yield Command(" ".join(chosen), chosen)
-
-
-def not_run(command: Command) -> str | None:
+def not_run(command: Any) -> str | None:
     return next((why for begin, why in NOT_RUN.items() if command.text.startswith(begin)), None)
 
 
 class Reader:
     """Does what the pages say, each block once and after those above it."""
 
-    def __init__(self, start: Path, fastwhisper) -> None:
-        self._start, self._fastwhisper = start, fastwhisper
+    def __init__(
+        self, start: Path, fastwhisper: Callable[..., Any], pages: Mapping[str, Sequence[Any]]
+    ) -> None:
+        self._start, self._fastwhisper, self._pages = start, fastwhisper, pages
         self._folders: dict[str, Path] = {}
         self._names: dict[str, dict[str, object]] = {}
-        self._outcomes: dict[Block, BaseException | None] = {}
+        self._outcomes: dict[Any, BaseException | None] = {}
         self._bin = start.parent / "bin"
         self._bin.mkdir()
         for name, code in SCRIPTS.items():
             (self._bin / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {code} "$@"\n')
             (self._bin / name).chmod(0o755)
 
-    def read(self, block: Block) -> None:
+    def read(self, block: Any) -> None:
         """Runs a block after all that a reader does before it; raises what it raised."""
-        for each in PAGES[block.page]:
-            if each not in self._outcomes and each.language not in QUIET_LANGUAGES:
+        for each in self._pages[block.page]:
+            if each not in self._outcomes:
                 folder = self.folder(each.page)
                 self._outcomes[each] = None
                 try:
                     with contextlib.chdir(folder):
                         self.run(each)
-                except BaseException as error:
+                except (Exception, SystemExit, pytest.skip.Exception) as error:
                     self._outcomes[each] = error
             outcome = self._outcomes.get(each)
             if each == block and outcome is not None:
@@ -178,19 +94,20 @@ class Reader:
             before = self._start
             earlier = FIRST_PAGES[: FIRST_PAGES.index(page)] if page in FIRST_PAGES else FIRST_PAGES
             for first in earlier:
-                self.read([b for b in PAGES[first] if b in RUN][-1])
+                with contextlib.suppress(pytest.skip.Exception):
+                    self.read(self._pages[first][-1])
                 before = self._folders[first]
             name = re.sub(r"\W+", "-", page)
             self._folders[page] = Path(shutil.copytree(before, self._start.parent / name))
         return self._folders[page]
 
-    def run(self, block: Block) -> None:
+    def run(self, block: Any) -> None:
         """Runs a block in the working directory."""
         if block.language == "python":
             self._run_python(block)
             return
         assert block.language == "bash", f"{block}: neither bash nor python: {block.language}"
-        commands = commands_of(block.text)
+        commands = pages.commands_of(block.text)
         reasons = [why for why in map(not_run, commands) if why]
         for command in commands:
             if not not_run(command):
@@ -198,7 +115,7 @@ class Reader:
         if reasons and len(reasons) == len(commands):
             pytest.skip("; ".join(reasons))
 
-    def _run_command(self, command: Command) -> None:
+    def _run_command(self, command: Any) -> None:
         if command.words is None:
             path = f"{self._bin}{os.pathsep}{os.environ['PATH']}"
             _run_process("bash", "-o", "pipefail", "-c", command.text, PATH=path)
@@ -216,7 +133,7 @@ class Reader:
         else:
             _run_process(*words)
 
-    def _run_python(self, block: Block) -> None:
+    def _run_python(self, block: Any) -> None:
         imports = [
             node
             for node in ast.walk(ast.parse(block.text))
@@ -240,35 +157,35 @@ def _run_process(*words: str, **environment: str) -> None:
 
 @pytest.fixture(scope="module")
 def reader(start, fastwhisper, shared_compilations, compile_quickly):
-    return Reader(start, fastwhisper)
+    return Reader(start, fastwhisper, PAGES)
 
 
-@pytest.mark.parametrize("block", RUN, ids=str)
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_a_block_runs_as_it_is_printed(reader, block):
-    assert commands_of(block.text) if block.language == "bash" else block.text
+    assert pages.commands_of(block.text) if block.language == "bash" else block.text
     reader.read(block)
 
 
 def test_every_exception_is_needed():
-    bash = [b for b in RUN if b.language == "bash"]
-    commands = [command.text for block in bash for command in commands_of(block.text)]
+    bash = [block for block in BLOCKS if block.language == "bash"]
+    commands = [command.text for block in bash for command in pages.commands_of(block.text)]
     for begin in NOT_RUN | APPENDED:
         assert any(command.startswith(begin) for command in commands), begin
-    python = " ".join(block.text for block in RUN if block.language == "python")
+    python = " ".join(block.text for block in BLOCKS if block.language == "python")
     assert all(name in python for name in INTERPRETERS)
 
 
-def test_every_fence_is_closed_and_of_a_language_that_is_known():
-    for page, blocks in PAGES.items():
-        assert {b.language for b in blocks} <= QUIET_LANGUAGES | {"bash", "python"}, page
-        if page.endswith(".md"):
-            fences = re.findall("^ *```", (ROOT / page).read_text(), re.MULTILINE)
-            assert len(fences) == 2 * len(blocks), page
+@pytest.mark.parametrize("page", [page for page in PAGES if page.endswith(".md")])
+def test_every_fence_is_closed_and_of_a_language_that_is_known(page):
+    blocks = pages.blocks_of_page(page)
+    assert {b.language for b in blocks} <= pages.QUIET_LANGUAGES | {"bash", "python"}
+    fences = re.findall("^ *```", (pages.ROOT / page).read_text(), re.MULTILINE)
+    assert len(fences) == 2 * len(blocks)
 
 
 def test_commands_are_joined_where_they_go_on_and_cut_where_they_end():
     text = "a 'x && y' \\\n    b  # why\n\n# nothing\nc && d\ne | f\nfor i in 1 2\ndo g\ndone\n"
-    assert [command.words or command.text for command in commands_of(text)] == [
+    assert [command.words or command.text for command in pages.commands_of(text)] == [
         ("a", "x && y", "b"),
         ("c",),
         ("d",),
@@ -292,4 +209,36 @@ def test_commands_are_joined_where_they_go_on_and_cut_where_they_end():
 def test_what_does_not_work_is_seen(reader, tmp_path, monkeypatch, language, text):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AssertionError):
-        reader.run(Block("page.md", 1, language, text))
+        reader.run(pages.Block("page.md", 1, language, text))
+
+
+@pytest.fixture
+def two_pages(tmp_path, fastwhisper):
+    """A reader of the first two pages, each of one block that is given."""
+
+    def two_pages(first, second):
+        blocks = [
+            pages.Block(page, 1, *block)
+            for page, block in zip(FIRST_PAGES, (first, second), strict=True)
+        ]
+        (tmp_path / "start").mkdir()
+        reader = Reader(tmp_path / "start", fastwhisper, {b.page: [b] for b in blocks})
+        reader.read(blocks[1])
+
+    return two_pages
+
+
+def test_what_follows_a_block_that_is_skipped_is_run(two_pages, monkeypatch):
+    monkeypatch.delenv("FASTWHISPER_TORCH_PYTHON", raising=False)
+    skipped = "python", "from transformers import WhisperForConditionalGeneration\n"
+    with pytest.raises(AssertionError, match="false"):
+        two_pages(skipped, ("bash", "false\n"))
+
+
+def test_what_follows_a_block_that_fails_fails(two_pages):
+    with pytest.raises(AssertionError):
+        two_pages(("bash", "false\n"), ("bash", "true\n"))
+
+
+def test_what_a_page_leaves_the_next_one_finds(two_pages):
+    two_pages(("bash", "touch left && false || true\n"), ("bash", "test -e left\n"))
