@@ -15,6 +15,9 @@ from fastwhisper_jax.cli import main
 
 ROOT = Path(__file__).parents[2]
 
+# Pages whose commands another test runs, in the programs that they are about.
+RUN_BY = {"docs/exports.md": "tests/interop/test_runtimes.py"}
+
 # Fences of what is not run: configuration, output, pictures.
 QUIET_LANGUAGES = {"", "json", "text"}
 
@@ -96,7 +99,7 @@ def _split(lines: str) -> Iterator[Command]:
 def pages_to_read() -> dict[str, list[Block]]:
     """Every file and every command's help, with those of its blocks that are to be run."""
     files = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-    pages = {file: blocks_of_page(file) for file in files}
+    pages = {file: blocks_of_page(file) for file in files if file not in RUN_BY}
     commands = re.findall(r"^    ([a-z-]+)\s", help_of(), re.MULTILINE)
     examples = [example_of(), *(example_of(command) for command in commands)]
     pages |= {example.page: [example] for example in examples}

@@ -175,6 +175,12 @@ def test_every_exception_is_needed():
     assert all(name in python for name in INTERPRETERS)
 
 
+def test_a_page_that_is_left_to_another_test_is_read_there():
+    for page, test in pages.RUN_BY.items():
+        if (pages.ROOT / page).exists():
+            assert Path(page).name in (pages.ROOT / test).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.endswith(".md")])
 def test_every_fence_is_closed_and_of_a_language_that_is_known(page):
     blocks = pages.blocks_of_page(page)
