@@ -32,6 +32,15 @@ NOT_RUN = {
     "pip install": "needs a package index; .ci/run installs in fresh environments",
     "pytest": "these are the tests",
     "tensorboard": "serves until it is stopped",
+    "gcloud": "needs a Google Cloud project",
+    "ssh-keygen": "makes a key for gcloud",
+    "eval": "starts an ssh agent for gcloud",
+    "export PROJECT": "settings of launch/tpu.sh",
+    "export ACCELERATOR_TYPE": "settings of launch/tpu.sh",
+    "launch/tpu.sh": "needs a TPU; tests/launch/ runs it against a recorded gcloud",
+    "fastwhisper prepare train.jsonl --out gs://": "writes to a bucket",
+    "fastwhisper prepare test.jsonl --out gs://": "writes to a bucket",
+    "fastwhisper plan": "needs libtpu, and minutes",
 }
 # Arguments that commands are given beside their own, by how they begin: the tiny models have random
 # weights, so that they never end a text.
