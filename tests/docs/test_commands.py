@@ -40,6 +40,8 @@ NOT_RUN = {
     "launch/tpu.sh": "needs a TPU; tests/launch/ runs it against a recorded gcloud",
     "fastwhisper prepare train.jsonl --out gs://": "writes to a bucket",
     "fastwhisper prepare test.jsonl --out gs://": "writes to a bucket",
+    "fastwhisper export askd ": "of a run that gcloud has copied from a bucket",
+    "(umask 077": "waits for a token to be typed, and writes to the home folder",
     "fastwhisper plan": "needs libtpu, and minutes",
 }
 # Arguments that commands are given beside their own, by how they begin: the tiny models have random
