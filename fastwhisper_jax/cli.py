@@ -153,7 +153,7 @@ def _export(options: argparse.Namespace, _: Sequence[str]) -> int:
     _quiet()
     from fastwhisper_jax.commands import export
 
-    for line in export.run(options.run_dir, options.out, options.step):
+    for line in export.run(options.run_dir, options.out, options.step, options.dtype):
         _say(line)
     return DONE
 
@@ -269,6 +269,12 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     export.add_argument(
         "--step", type=int, metavar="N", help="checkpoint; default: the newest good one"
+    )
+    export.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the weights; default: float32",
     )
     export.set_defaults(run=_export)
 

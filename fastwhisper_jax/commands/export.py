@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import jax
+import yaml
+from huggingface_hub.repocard import metadata_load
 
 from fastwhisper_jax.commands.models import load_pair, place_params
 from fastwhisper_jax.commands.run_directory import check_writable, read_config
@@ -20,19 +22,21 @@ from fastwhisper_jax.training.sharding import make_mesh
 from fastwhisper_jax.training.state import whole_student
 
 
-def run(run_dir: Path, target: Path, step: int | None) -> list[str]:
+def run(run_dir: Path, target: Path, step: int | None, dtype: str = "float32") -> list[str]:
     """Writes the student of a checkpoint.
 
     Args:
         run_dir: of the run.
         target: folder to write.
         step: which checkpoint; None for the newest good one.
+        dtype: of the weights: float32, bfloat16 or float16.
 
     Returns:
         Lines for the user: what was written, and what other programs cannot do with it.
 
     Raises:
-        InputError: no run, no checkpoint, or the target cannot be written.
+        InputError: no run, no checkpoint, the target cannot be written, or a parameter is too
+            large for the dtype.
     """
     config = read_config(run_dir)
     check_writable("--out", target)
@@ -57,10 +61,12 @@ def run(run_dir: Path, target: Path, step: int | None) -> list[str]:
         encoder_layers=pair.encoder_layers,
         decoder_layers=pair.decoder_layers,
         languages=(config.data.language,),
+        license=_license(pair.origin),
         training=_training(config, restored.step),
         scores=_scores(run_dir, config, restored.step),
     )
-    notes = export_student(target, pair.student_dims, jax.device_get(student), pair.origin, facts)
+    weights = jax.device_get(student)
+    notes = export_student(target, pair.student_dims, weights, pair.origin, facts, dtype)
     return [*restored.skipped, f"exported step {restored.step} of {run_dir} to {target}", *notes]
 
 
@@ -68,6 +74,18 @@ def _public_name(path_or_hub_id: str) -> str:
     """A hub id as it is; of a folder its name alone."""
     path = Path(path_or_hub_id)
     return path.name if path.is_dir() else path_or_hub_id
+
+
+def _license(folder: Path) -> str | None:
+    """What the model card of a folder names as its licence, if it does."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    try:
+        named = (metadata_load(card) or {}).get("license")
+    except (ValueError, yaml.YAMLError):
+        return None  # a card that the hub could not read either
+    return named if isinstance(named, str) else None
 
 
 def _training(config: Config, step: int) -> str:

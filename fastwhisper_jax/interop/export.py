@@ -15,13 +15,16 @@ from safetensors.numpy import save_file
 
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop import configs, names
-from fastwhisper_jax.interop.model_card import FULL_CONTEXT_SECONDS, CardFacts, model_card
+from fastwhisper_jax.interop.model_card import CardFacts, model_card
+from fastwhisper_jax.interop.precision import rounded
 from fastwhisper_jax.interop.student_configs import (
+    student_alignment_heads,
     student_config,
     student_generation_config,
     student_preprocessor_config,
 )
 from fastwhisper_jax.interop.tokenizer_files import TOKENIZER_FILES, tokenizer_files
+from fastwhisper_jax.interop.usage import FULL_CONTEXT_SECONDS
 from fastwhisper_jax.models.dimensions import ModelDimensions
 
 # In the header of model.safetensors: what makes a folder an export of ours, which may be replaced.
@@ -65,6 +68,7 @@ def export_student(
     params: names.Params,
     teacher_folder: Path,
     facts: CardFacts,
+    dtype: str = "float32",
 ) -> tuple[str, ...]:
     """Write a student as Hugging Face weights, for PyTorch and for FlaxWhisper.
 
@@ -77,42 +81,45 @@ def export_student(
         params: the student's parameters, float32, layers stacked.
         teacher_folder: Hugging Face folder that tokenizer and configs are taken from.
         facts: for the model card, and which of the teacher's decoder layers were kept.
+        dtype: of the weights in both files, one of `precision.DTYPES`.
 
     Returns:
         Notes for the user, one line each: what other programs cannot do with this export.
 
     Raises:
-        InputError: the target cannot be written or is no export of ours, or the teacher's folder
-            lacks a file.
+        InputError: the target cannot be written or is no export of ours, the teacher's folder
+            lacks a file, or a parameter is too large for the dtype.
     """
     target = Path(os.path.abspath(target))
     check_target(target)
     teacher_config = configs.read_model_config(teacher_folder)
     teacher_dims = configs.dimensions_from_config(teacher_config, teacher_folder / "config.json")
     teacher_generation = configs.read_generation_config(teacher_folder, teacher_config)
-    generation = student_generation_config(teacher_generation, facts.decoder_layers)
+    heads, heads_note = student_alignment_heads(teacher_generation, facts.decoder_layers, dims)
+    card = model_card(target.name, facts, dims, teacher_dims, dtype, heads_note)
     json_files = {
-        "config.json": student_config(teacher_config, dims),
-        "generation_config.json": generation,
+        "config.json": student_config(teacher_config, dims, dtype),
+        "generation_config.json": student_generation_config(teacher_generation, heads),
         "preprocessor_config.json": student_preprocessor_config(
             configs.read_preprocessor_config(teacher_folder), dims
         ),
     }
     other_files = {
         **tokenizer_files(teacher_folder),
-        "README.md": model_card(target.name, facts, dims, teacher_dims).encode(),
+        "README.md": card.encode(),
         **{
             name: (json.dumps(content, indent=2) + "\n").encode()
             for name, content in json_files.items()
         },
     }
     _check_params(params, dims, facts)
+    weights, rounding_notes = rounded(params, dtype)
     with _temporary_sibling(target) as folder:
         for name, content in other_files.items():
             (folder / name).write_bytes(content)
-        _write_weights(folder, params, dims)
+        _write_weights(folder, weights, dims)
         _replace(target, folder)
-    return _notes(dims, "alignment_heads" in generation)
+    return (*_context_notes(dims), *filter(None, [heads_note]), *rounding_notes)
 
 
 def _check_params(params: names.Params, dims: ModelDimensions, facts: CardFacts) -> None:
@@ -135,19 +142,13 @@ def _write_weights(folder: Path, params: names.Params, dims: ModelDimensions) ->
     (folder / "flax_model.msgpack").write_bytes(serialization.msgpack_serialize(flax_tree))
 
 
-def _notes(dims: ModelDimensions, has_alignment_heads: bool) -> tuple[str, ...]:
-    notes = []
-    if dims.context_seconds < FULL_CONTEXT_SECONDS:
-        notes.append(
-            f"the context is {dims.context_seconds:g} s: faster-whisper and whisper.cpp insist on"
-            " 30 s windows and cannot run this model"
-        )
-    if not has_alignment_heads:
-        notes.append(
-            "none of the teacher's alignment heads lies in a layer that was kept:"
-            " word timestamps are not available"
-        )
-    return tuple(notes)
+def _context_notes(dims: ModelDimensions) -> tuple[str, ...]:
+    if dims.context_seconds >= FULL_CONTEXT_SECONDS:
+        return ()
+    return (
+        f"the context is {dims.context_seconds:g} s: faster-whisper and whisper.cpp insist on"
+        " 30 s windows and cannot run this model",
+    )
 
 
 def _is_export(folder: Path) -> bool:

@@ -4,9 +4,8 @@ import dataclasses
 import json
 
 from fastwhisper_jax.interop.names import parameter_count
+from fastwhisper_jax.interop.usage import FULL_CONTEXT_SECONDS, usage_section
 from fastwhisper_jax.models.dimensions import ModelDimensions
-
-FULL_CONTEXT_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,8 @@ class CardFacts:
         base_model: hub id of the teacher, or the name of its folder (no path: the card is public).
         encoder_layers, decoder_layers: the teacher's layers that the student started from.
         languages: codes that it was trained on ("en").
-        license: of the student as the hub spells it ("mit"). None: unknown, the teacher's applies.
+        license: of the teacher's weights as the hub spells it ("mit"), which the student's are
+            derived from. None: unknown.
         training: sentences about how it was trained (objective, data, updates), or nothing.
         scores: word error rates to tabulate.
     """
@@ -48,7 +48,12 @@ class CardFacts:
 
 
 def model_card(
-    name: str, facts: CardFacts, student: ModelDimensions, teacher: ModelDimensions
+    name: str,
+    facts: CardFacts,
+    student: ModelDimensions,
+    teacher: ModelDimensions,
+    dtype: str = "float32",
+    heads_note: str = "",
 ) -> str:
     """Compose the model card in Markdown, with the YAML header that the Hugging Face hub reads.
 
@@ -56,15 +61,19 @@ def model_card(
         name: of the model: its export folder's.
         facts: see `CardFacts`.
         student, teacher: sizes.
+        dtype: of the weights.
+        heads_note: what is to be said about word timestamps, or nothing.
     """
     sections = [
         _front_matter(facts),
         f"# {name}",
-        _description(facts, student, teacher),
+        _description(facts, student, teacher, dtype),
         facts.training,
+        _license(facts),
         _results(facts, student, teacher),
         _context_warning(student),
-        _usage(name, student, facts),
+        _word_timestamps(heads_note),
+        usage_section(name, student, facts.languages[0] if facts.languages else "en", dtype),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -77,7 +86,7 @@ def _front_matter(facts: CardFacts) -> str:
     lines = [
         "---",
         *items("language", facts.languages),
-        f"license: {json.dumps(facts.license or 'other')}",
+        f"license: {json.dumps(facts.license or 'unknown')}",
         f"base_model: {json.dumps(facts.base_model)}",
         "library_name: transformers",
         "pipeline_tag: automatic-speech-recognition",
@@ -87,13 +96,24 @@ def _front_matter(facts: CardFacts) -> str:
     return "\n".join(lines)
 
 
-def _description(facts: CardFacts, student: ModelDimensions, teacher: ModelDimensions) -> str:
+def _description(
+    facts: CardFacts, student: ModelDimensions, teacher: ModelDimensions, dtype: str
+) -> str:
     encoder = _kept("encoder", facts.encoder_layers, teacher.n_audio_layer)
     decoder = _kept("decoder", facts.decoder_layers, teacher.n_text_layer)
-    license_note = "" if facts.license else " The teacher's licence applies."
     return (
         f"A small Whisper distilled from `{facts.base_model}` with fastwhisper_jax: {encoder} and"
-        f" {decoder}. It hears windows of {student.context_seconds:g} seconds.{license_note}"
+        f" {decoder}. It hears windows of {student.context_seconds:g} seconds. Its weights are"
+        f" {dtype}."
+    )
+
+
+def _license(facts: CardFacts) -> str:
+    if facts.license:
+        return f"Licence of the teacher's weights, which these are derived from: {facts.license}."
+    return (
+        "Licence: unknown. The teacher's folder does not name the licence of its weights, which"
+        " these are derived from; look it up before you pass them on."
     )
 
 
@@ -143,46 +163,5 @@ def _context_warning(student: ModelDimensions) -> str:
     )
 
 
-def _usage(name: str, student: ModelDimensions, facts: CardFacts) -> str:
-    is_multilingual = student.n_vocab > 51864
-    language = facts.languages[0] if facts.languages else "en"
-    options = f', generate_kwargs={{"language": "{language}"}}' if is_multilingual else ""
-    blocks = f"""## Use
-
-With transformers (PyTorch), where the folder `{name}` lies:
-
-```python
-from transformers import pipeline
-
-transcribe = pipeline("automatic-speech-recognition", model="{name}")
-print(transcribe("speech.wav"{options})["text"])
-```
-
-With FlaxWhisper (transformers 4.57, the last with Flax):
-
-```python
-from transformers import FlaxWhisperForConditionalGeneration
-
-model = FlaxWhisperForConditionalGeneration.from_pretrained("{name}")
-```"""
-    if student.context_seconds < FULL_CONTEXT_SECONDS:
-        return blocks
-    return f"""{blocks}
-
-With faster-whisper, after one conversion (`pip install faster-whisper transformers torch`):
-
-```sh
-ct2-transformers-converter --model {name} --output_dir {name}-ct2 \\
-    --copy_files tokenizer.json preprocessor_config.json
-python -c 'from faster_whisper import WhisperModel
-segments, _ = WhisperModel("{name}-ct2").transcribe("speech.wav", language="{language}")
-print("".join(segment.text for segment in segments))'
-```
-
-With whisper.cpp, beside clones of openai/whisper and ggml-org/whisper.cpp:
-
-```sh
-mkdir {name}-ggml
-python whisper.cpp/models/convert-h5-to-ggml.py {name} whisper {name}-ggml
-whisper-cli -m {name}-ggml/ggml-model.bin -f speech.wav -l {language}
-```"""
+def _word_timestamps(heads_note: str) -> str:
+    return f"## Word timestamps\n\n{heads_note[0].upper()}{heads_note[1:]}." if heads_note else ""

@@ -17,12 +17,13 @@ _NOT_INHERITED = frozenset(
 )
 
 
-def student_config(teacher: Config, dims: ModelDimensions) -> Config:
-    """config.json of the student: the teacher's with the student's sizes, weights in float32.
+def student_config(teacher: Config, dims: ModelDimensions, dtype: str) -> Config:
+    """config.json of the student: the teacher's with the student's sizes and dtype.
 
     Args:
         teacher: the teacher's config.json.
         dims: the student's sizes.
+        dtype: of the student's weights.
 
     Returns:
         Content of config.json. The dtype stands under `torch_dtype`, which every transformers
@@ -34,28 +35,53 @@ def student_config(teacher: Config, dims: ModelDimensions) -> Config:
     config.update({theirs: getattr(dims, ours) for ours, theirs in SIZES})
     if "num_hidden_layers" in config:
         config["num_hidden_layers"] = dims.n_audio_layer
-    config["torch_dtype"] = "float32"
+    config["torch_dtype"] = dtype
     return config
 
 
-def student_generation_config(teacher: Config, decoder_layers: tuple[int, ...]) -> Config:
-    """generation_config.json of the student, its alignment heads on the layers that were kept.
+def student_alignment_heads(
+    teacher: Config, decoder_layers: tuple[int, ...], dims: ModelDimensions
+) -> tuple[list[list[int]], str]:
+    """The [layer, head] pairs of the student whose cross-attention gives the times of words.
 
-    `alignment_heads` lists the [layer, head] pairs whose cross-attention follows time; word
-    timestamps index the student's layers with them. Pairs of layers that the student has not got
-    are left out, and so is the key when none remains.
+    The teacher's pairs, on the student's layers. A teacher's layer that the student has not got
+    takes its pairs with it. Where none remains (word timestamps of transformers and of
+    faster-whisper would index layers that are not there, or be refused) they are all heads of the
+    upper half of the layers, which is openai-whisper's and CTranslate2's own default.
 
     Args:
         teacher: the teacher's generation_config.json.
         decoder_layers: the teacher's decoder layers that the student kept, in its own order.
+        dims: the student's sizes.
+
+    Returns:
+        The pairs, at least one, and a note for the user, empty where they are the teacher's.
     """
-    config = {key: value for key, value in teacher.items() if key not in _NOT_INHERITED}
     heads = [
         [decoder_layers.index(layer), head]
-        for layer, head in config.pop("alignment_heads", None) or ()
+        for layer, head in teacher.get("alignment_heads") or ()
         if layer in decoder_layers
     ]
-    return {**config, "alignment_heads": heads} if heads else config
+    if heads:
+        return heads, ""
+    upper = range(dims.n_text_layer // 2, dims.n_text_layer)
+    note = (
+        "none of the teacher's alignment heads lies in a decoder layer that was kept: word"
+        " timestamps rest on all heads of its upper layers (openai-whisper's default) and may be"
+        " less exact"
+    )
+    return [[layer, head] for layer in upper for head in range(dims.n_text_head)], note
+
+
+def student_generation_config(teacher: Config, alignment_heads: list[list[int]]) -> Config:
+    """generation_config.json of the student: the teacher's, with the student's alignment heads.
+
+    Args:
+        teacher: the teacher's generation_config.json.
+        alignment_heads: see `student_alignment_heads`.
+    """
+    config = {key: value for key, value in teacher.items() if key not in _NOT_INHERITED}
+    return {**config, "alignment_heads": alignment_heads}
 
 
 def student_preprocessor_config(teacher: Config, dims: ModelDimensions) -> Config:

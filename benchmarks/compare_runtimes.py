@@ -1,0 +1,161 @@
+"""One export in several runtimes: how many texts equal ours, and the WER of each.
+
+    python benchmarks/compare_runtimes.py my-student --data test.jsonl --limit 20 \\
+        --runtimes-python RUNTIMES/bin/python --flax-python FLAX/bin/python
+
+RUNTIMES is a virtual environment with torch, transformers, soundfile, faster-whisper and
+pywhispercpp; FLAX one with transformers 4.57 and Flax (docs/exports.md has their pip commands);
+either may be left out. Everybody decodes the same waveforms greedily in float32, or as the row
+says, without timestamps and without fallback to other temperatures; conversions are the model
+card's. Two CPU cores take about 15 minutes for 99 utterances of whisper-base with two decoder
+layers; docs/exports.md has the table.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fastwhisper_jax.commands import evaluate
+from fastwhisper_jax.data.audio import load_audio
+from fastwhisper_jax.data.manifest import read_manifest
+from fastwhisper_jax.evaluation.error_rates import error_rates
+from fastwhisper_jax.evaluation.normalizers import NORMALIZERS, normalizer
+from fastwhisper_jax.evaluation.reports import hypotheses_path
+from fastwhisper_jax.interop.configs import dimensions_from_config, read_model_config
+from fastwhisper_jax.interop.usage import usages
+from fastwhisper_jax.models.dimensions import SAMPLE_RATE_HZ
+
+PEER = Path(__file__).with_name("transcribe_elsewhere.py")
+STUDENT = "student"  # what the export is called in the working folder
+# Row of the table: (runtime of the model card, runtime of PEER, its model, whether audio is filled
+# up with silence to 30 s by us).
+ROWS = {
+    "transformers": ("transformers (PyTorch)", "transformers", STUDENT, False),
+    "FlaxWhisper": ("FlaxWhisper (transformers 4.57)", "flax_whisper", STUDENT, False),
+    "faster-whisper float32": (
+        "faster-whisper, float32",
+        "faster_whisper_float32",
+        f"{STUDENT}-ct2",
+        True,
+    ),
+    "faster-whisper int8": (
+        "faster-whisper, int8",
+        "faster_whisper_int8",
+        f"{STUDENT}-ct2-int8",
+        True,
+    ),
+    "faster-whisper float32, audio as it is": (
+        "faster-whisper, float32",
+        "faster_whisper_float32",
+        f"{STUDENT}-ct2",
+        False,
+    ),
+    "whisper.cpp": ("whisper.cpp", "whisper_cpp", f"{STUDENT}-ggml/ggml-model.bin", False),
+}
+
+
+def our_texts(options: argparse.Namespace, folder: Path) -> list[dict[str, str]]:
+    """Rows of `fastwhisper evaluate`: id, reference, hypothesis."""
+    report = folder / "ours.json"
+    evaluate.run(
+        evaluate.Options(
+            str(options.export),
+            str(options.data),
+            report,
+            limit=options.limit,
+            max_new_tokens=options.max_new_tokens,
+            language=options.language,
+            task=options.task,
+        )
+    )
+    return [json.loads(line) for line in hypotheses_path(report).read_text().splitlines()]
+
+
+def write_waveforms(path: Path, waveforms: list[np.ndarray], options: argparse.Namespace) -> None:
+    """What PEER reads."""
+    settings = {name: getattr(options, name) for name in ("language", "task", "max_new_tokens")}
+    numbered = {str(index): waveform for index, waveform in enumerate(waveforms)}
+    np.savez(path, utterances=len(waveforms), **settings, **numbered)
+
+
+def run(command: list[object], python: Path, folder: Path) -> str:
+    """What a command prints, with an environment's programs first on PATH."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+            "HF_HUB_OFFLINE": "1",
+        },
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"{command[:3]} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("export", type=Path, metavar="EXPORT")
+    parser.add_argument("--data", type=Path, required=True, metavar="MANIFEST")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")
+    parser.add_argument("--runtimes-python", type=Path, metavar="PYTHON")
+    parser.add_argument("--flax-python", type=Path, metavar="PYTHON")
+    parser.add_argument("--language", default="en")
+    parser.add_argument("--task", default="transcribe")
+    parser.add_argument("--max-new-tokens", type=int, default=224, metavar="N")
+    parser.add_argument("--normalizer", choices=NORMALIZERS, default="english")
+    options = parser.parse_args()
+    config = read_model_config(options.export)
+    dims = dimensions_from_config(config, options.export / "config.json")
+    offered = usages(STUDENT, dims, options.language, config["torch_dtype"])
+    converters = {usage.runtime: usage.convert for usage in offered}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / STUDENT).symlink_to(options.export.resolve())
+        ours = our_texts(options, folder)
+        by_id = {utterance.id: utterance for utterance in read_manifest(options.data)}
+        heard = [by_id[row["id"]] for row in ours]
+        waveforms = [load_audio(u.audio, u.offset, u.duration) for u in heard]
+        write_waveforms(folder / "as_it_is.npz", waveforms, options)
+        missing = [max(0, 30 * SAMPLE_RATE_HZ - len(waveform)) for waveform in waveforms]
+        silent = [np.pad(w, (0, n)) for w, n in zip(waveforms, missing, strict=True)]
+        write_waveforms(folder / "silent.npz", silent, options)
+        texts = {"ours": [row["hypothesis"] for row in ours]}
+        for row, (runtime, peer, model, is_filled) in ROWS.items():
+            python = options.flax_python if peer == "flax_whisper" else options.runtimes_python
+            if python is None or runtime not in converters:
+                continue
+            python = Path(os.path.abspath(python))  # not resolved: a link marks the environment
+            if converters[runtime] and not (folder / model).exists():
+                run(["bash", "-ec", converters[runtime]], python, folder)
+            audio = "silent.npz" if is_filled else "as_it_is.npz"
+            printed = run([python, PEER.resolve(), peer, model, audio], python, folder)
+            texts[row] = json.loads(printed.splitlines()[-1])
+    print_table(texts, [row["reference"] for row in ours], options.normalizer)
+
+
+def print_table(texts: dict[str, list[str]], references: list[str], name: str) -> None:
+    """A Markdown table, and below it every text that differs."""
+    ours = texts["ours"]
+    differing = []
+    print("| runtime | texts equal to ours | WER % |\n|---|---:|---:|")
+    for row, theirs in texts.items():
+        wer = error_rates(references, theirs, normalizer(name)).wer
+        pairs = list(zip(ours, theirs, strict=True))
+        equal = sum(a.strip() == b.strip() for a, b in pairs)
+        print(f"| {row} | {equal} of {len(ours)} | {100 * wer:.2f} |")
+        differing += [f"{row}: {b!r}, ours {a!r}" for a, b in pairs if a.strip() != b.strip()]
+    print(*["", *differing], sep="\n")
+
+
+if __name__ == "__main__":
+    main()
