@@ -1,10 +1,30 @@
-"""A tiny random Whisper as a Hugging Face folder, every leaf of it different."""
+"""Tiny random Whispers as Hugging Face folders, every leaf different: one with a vocabulary of its
+own, one with Whisper's, which some runtimes insist on."""
 
+import itertools
+import json
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from fastwhisper_jax.models.dimensions import ModelDimensions
+
+END_OF_TEXT = 50257
+FULL_VOCABULARY = ModelDimensions(
+    n_mels=80,
+    n_audio_ctx=1500,
+    n_audio_head=1,
+    n_audio_layer=1,
+    n_audio_mlp=64,
+    n_vocab=51865,
+    n_text_ctx=448,
+    n_text_head=1,
+    n_text_layer=4,
+    n_text_mlp=64,
+    n_state=64,
+)
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +54,57 @@ def params(dims, make_params):
 def teacher_folder(dims, params, write_teacher, tmp_path) -> Path:
     """What a published Whisper's folder holds, as a fresh copy that a test may damage."""
     return write_teacher(tmp_path / "teacher", dims, params)
+
+
+@pytest.fixture(scope="session")
+def full_teacher(write_teacher, make_params, tmp_path_factory) -> Path:
+    """A Whisper that every runtime takes; tests must not change the folder."""
+    folder = tmp_path_factory.mktemp("models") / "full"
+    write_teacher(folder, FULL_VOCABULARY, make_params(FULL_VOCABULARY))
+    _give_full_vocabulary(folder)
+    return folder
+
+
+def _special_tokens() -> list[str]:
+    """Whisper's 1,608 special tokens in its order, of which 50257 is the first."""
+    codes = list(LANGUAGES)[:99]
+    tasks = ["translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps"]
+    times = [f"{step * 0.02:.2f}" for step in range(1501)]
+    names = ["endoftext", "startoftranscript", *codes, *tasks, *times]
+    return [f"<|{name}|>" for name in names]
+
+
+def _give_full_vocabulary(folder: Path) -> None:
+    """Put a tokenizer of 51,865 tokens, and the ids that go with it, into a model's folder."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ascii_letters = [letter for letter in letters if letter.isascii() and letter.isalpha()]
+    made_up = map("".join, itertools.product(ascii_letters, repeat=3))
+    words = [*letters, *itertools.islice(made_up, END_OF_TEXT - len(letters))]
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = _special_tokens()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    ids = {token: tokenizer.token_to_id(token) for token in special}
+    assert (ids["<|endoftext|>"], ids["<|30.00|>"]) == (END_OF_TEXT, 51864)
+    tokens = {f"{kind}_token_id": END_OF_TEXT for kind in ("bos", "eos", "pad")}
+    tokens["decoder_start_token_id"] = END_OF_TEXT + 1
+    generation = {
+        "is_multilingual": True,
+        "lang_to_id": {f"<|{code}|>": ids[f"<|{code}|>"] for code in list(LANGUAGES)[:99]},
+        "task_to_id": {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
+        "no_timestamps_token_id": ids["<|notimestamps|>"],
+        "prev_sot_token_id": ids["<|startofprev|>"],
+        "max_initial_timestamp_index": 50,
+        "suppress_tokens": list(range(END_OF_TEXT + 1, ids["<|notimestamps|>"])),
+        "begin_suppress_tokens": [END_OF_TEXT],
+        "max_length": 40,
+    }
+    for name, changes in (
+        ("config.json", tokens),
+        ("generation_config.json", tokens | generation),
+        ("tokenizer_config.json", {"additional_special_tokens": special}),
+    ):
+        content = json.loads((folder / name).read_text()) | changes
+        (folder / name).write_text(json.dumps(content))

@@ -5,6 +5,7 @@ import json
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
@@ -106,12 +107,49 @@ def test_alignment_heads_move_with_the_layers_that_were_kept(exported):
     assert read(exported, "generation_config.json")["alignment_heads"] == [[1, 0], [1, 1]]
 
 
-def test_alignment_heads_are_dropped_with_their_layers(teacher_folder, dims, params, tmp_path):
-    facts = dataclasses.replace(FACTS, decoder_layers=(0,))
+@pytest.mark.parametrize(
+    "decoder_layers, expected", [((0,), [[0, 0], [0, 1]]), ((0, 0), [[1, 0], [1, 1]])]
+)
+def test_without_the_teachers_alignment_heads_they_are_all_of_the_upper_half(
+    decoder_layers, expected, teacher_folder, dims, params, tmp_path
+):
+    facts = dataclasses.replace(FACTS, decoder_layers=decoder_layers)
     student, weights = make_student(params, dims, facts)
     notes = export_student(tmp_path / "out", student, weights, teacher_folder, facts)
-    assert "alignment_heads" not in read(tmp_path / "out", "generation_config.json")
-    assert "word timestamps are not available" in notes[-1]
+    assert read(tmp_path / "out", "generation_config.json")["alignment_heads"] == expected
+    assert "word timestamps rest on all heads of its upper layers" in notes[-1]
+    assert notes[-1][1:] in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_export_holds_the_nearest_values_in_both_files(
+    dtype, teacher_folder, dims, params, tmp_path
+):
+    student, weights = make_student(params, dims)
+    target = tmp_path / "out"
+    export_student(target, student, weights, teacher_folder, FACTS, dtype)
+    nearest = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(dtype)), weights)
+    upcast = jax.tree.map(lambda leaf: leaf.astype(np.float32), nearest)
+    assert jax.tree.all(jax.tree.map(np.array_equal, load_model(target).params, upcast))
+    tree = serialization.msgpack_restore((target / "flax_model.msgpack").read_bytes())
+    assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype(dtype)}
+    expected = names.flax_tree_from_params(nearest, student)
+    assert jax.tree.all(jax.tree.map(np.array_equal, tree, expected))
+    with safetensors.safe_open(target / "model.safetensors", framework="np") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}
+    assert kinds == {{"bfloat16": "BF16", "float16": "F16"}[dtype]}
+    assert read(target, "config.json")["torch_dtype"] == dtype
+    assert f"Its weights are {dtype}." in (target / "README.md").read_text()
+
+
+def test_weights_too_large_for_the_dtype_are_refused_and_nothing_is_written(
+    teacher_folder, dims, params, tmp_path
+):
+    student, weights = make_student(params, dims)
+    huge = jax.tree.map(lambda leaf: 1e6 * leaf, weights)
+    with pytest.raises(InputError, match="beyond float16's largest number, 65504"):
+        export_student(tmp_path / "out", student, huge, teacher_folder, FACTS, "float16")
+    assert not (tmp_path / "out").exists()
 
 
 def test_tokenizer_files_are_the_teachers_byte_for_byte(exported, teacher_folder):

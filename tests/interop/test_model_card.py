@@ -41,12 +41,19 @@ def test_results_stand_beside_the_teachers():
     assert "| WER %, digits (digits normaliser) | not measured | 50.00 |" in card
 
 
-def test_every_program_is_shown_with_the_models_own_name():
+def test_every_runtime_is_shown_with_the_models_own_name():
     card = model_card("small-whisper", FACTS, STUDENT, BASE)
     assert 'model="small-whisper"' in card
     assert 'FlaxWhisperForConditionalGeneration.from_pretrained("small-whisper")' in card
     assert "ct2-transformers-converter --model small-whisper" in card
-    assert "convert-h5-to-ggml.py small-whisper" in card
+    assert "convert-h5-to-ggml.py" in card and 'Model("small-whisper-ggml/ggml-model.bin"' in card
+
+
+def test_whisper_cpp_whose_converter_reads_no_bfloat16_is_not_shown_for_it():
+    card = model_card("small", FACTS, STUDENT, BASE, "bfloat16")
+    assert "convert-h5-to-ggml.py" not in card
+    assert "export float32 for it" in card
+    assert "ct2-transformers-converter" in card
 
 
 def test_short_context_is_stated_and_programs_that_cannot_run_it_are_not_shown():
@@ -58,10 +65,12 @@ def test_short_context_is_stated_and_programs_that_cannot_run_it_are_not_shown()
 
 def test_english_only_model_is_not_asked_for_a_language():
     english_only = dataclasses.replace(STUDENT, n_vocab=51864)
-    assert "generate_kwargs" not in model_card("small", FACTS, english_only, BASE)
+    card = model_card("small", FACTS, english_only, BASE)
+    assert "generate_kwargs" not in card and "<|no|>" not in card
 
 
-def test_unknown_license_is_not_made_up():
+def test_license_is_the_teachers_and_an_unknown_one_is_not_made_up():
+    assert "which these are derived from: mit." in model_card("small", FACTS, STUDENT, BASE)
     card = model_card("small", dataclasses.replace(FACTS, license=None), STUDENT, BASE)
-    assert 'license: "other"' in card
-    assert "The teacher's licence applies." in card
+    assert 'license: "unknown"' in card
+    assert "Licence: unknown." in card
