@@ -17,12 +17,12 @@ FULL_VOCABULARY = ModelDimensions(
     n_audio_ctx=1500,
     n_audio_head=1,
     n_audio_layer=1,
-    n_audio_mlp=64,
+    n_audio_mlp=256,  # whisper.cpp takes 4 x the width for granted
     n_vocab=51865,
     n_text_ctx=448,
     n_text_head=1,
     n_text_layer=4,
-    n_text_mlp=64,
+    n_text_mlp=256,
     n_state=64,
 )
 

@@ -113,8 +113,15 @@ def test_every_command_of_the_card_runs_and_gives_text(runtime, small_folder):
     assert text_by_card(runtime, CARD[runtime], small_folder).strip()
 
 
-@pytest.mark.parametrize("runtime", [name for name in CARD if name != "whisper.cpp"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "runtime, dtype",
+    [
+        ("transformers (PyTorch)", "bfloat16"),
+        ("transformers (PyTorch)", "float16"),
+        ("FlaxWhisper (transformers 4.57)", "bfloat16"),
+        ("faster-whisper, float32", "bfloat16"),
+    ],
+)
 def test_half_precision_exports_run_by_their_cards(runtime, dtype, full_teacher, tmp_path):
     interpreter(*CARD[runtime])
     export(tmp_path, full_teacher, (0, 3), dtype)
