@@ -129,7 +129,8 @@ def main() -> None:
         missing = [max(0, 30 * SAMPLE_RATE_HZ - len(waveform)) for waveform in waveforms]
         silent = [np.pad(w, (0, n)) for w, n in zip(waveforms, missing, strict=True)]
         write_waveforms(folder / "silent.npz", silent, options)
-        texts = {"ours": [row["hypothesis"] for row in ours]}
+        print("| runtime | texts equal to ours | WER % |\n|---|---:|---:|")
+        differing = compared("ours", [row["hypothesis"] for row in ours], ours, options.normalizer)
         for row, (runtime, peer, model, is_filled) in ROWS.items():
             python = options.flax_python if peer == "flax_whisper" else options.runtimes_python
             if python is None or runtime not in converters:
@@ -139,22 +140,19 @@ def main() -> None:
                 run(["bash", "-ec", converters[runtime]], python, folder)
             audio = "silent.npz" if is_filled else "as_it_is.npz"
             printed = run([python, PEER.resolve(), peer, model, audio], python, folder)
-            texts[row] = json.loads(printed.splitlines()[-1])
-    print_table(texts, [row["reference"] for row in ours], options.normalizer)
-
-
-def print_table(texts: dict[str, list[str]], references: list[str], name: str) -> None:
-    """A Markdown table, and below it every text that differs."""
-    ours = texts["ours"]
-    differing = []
-    print("| runtime | texts equal to ours | WER % |\n|---|---:|---:|")
-    for row, theirs in texts.items():
-        wer = error_rates(references, theirs, normalizer(name)).wer
-        pairs = list(zip(ours, theirs, strict=True))
-        equal = sum(a.strip() == b.strip() for a, b in pairs)
-        print(f"| {row} | {equal} of {len(ours)} | {100 * wer:.2f} |")
-        differing += [f"{row}: {b!r}, ours {a!r}" for a, b in pairs if a.strip() != b.strip()]
+            theirs = json.loads(printed.splitlines()[-1])
+            differing += compared(row, theirs, ours, options.normalizer)
     print(*["", *differing], sep="\n")
+
+
+def compared(row: str, theirs: list[str], ours: list[dict[str, str]], name: str) -> list[str]:
+    """Prints a row of a Markdown table; gives a line for each text that differs from ours."""
+    wer = error_rates([text["reference"] for text in ours], theirs, normalizer(name)).wer
+    pairs = [(a["hypothesis"], b) for a, b in zip(ours, theirs, strict=True)]
+    differing = [f"{row}: {b!r}, ours {a!r}" for a, b in pairs if a.strip() != b.strip()]
+    equal = len(pairs) - len(differing)
+    print(f"| {row} | {equal} of {len(ours)} | {100 * wer:.2f} |", flush=True)
+    return differing
 
 
 if __name__ == "__main__":

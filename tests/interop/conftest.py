@@ -12,6 +12,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from fastwhisper_jax.models.dimensions import ModelDimensions
 
 END_OF_TEXT = 50257
+SAID_TOKEN = 300
 FULL_VOCABULARY = ModelDimensions(
     n_mels=80,
     n_audio_ctx=1500,
@@ -58,9 +59,17 @@ def teacher_folder(dims, params, write_teacher, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def full_teacher(write_teacher, make_params, tmp_path_factory) -> Path:
-    """A Whisper that every runtime takes; tests must not change the folder."""
+    """A Whisper that every runtime takes, and that says "AAs" to whatever it hears.
+
+    A text of one sure token: random weights would go on to the last token, at all temperatures.
+    Tests must not change the folder.
+    """
     folder = tmp_path_factory.mktemp("models") / "full"
-    write_teacher(folder, FULL_VOCABULARY, make_params(FULL_VOCABULARY))
+    params = make_params(FULL_VOCABULARY)
+    embedding, bias = params["decoder"]["embed_tokens"], params["decoder"]["norm"]["bias"]
+    embedding[:, 0], bias[0] = 0.0, 10.0
+    embedding[SAID_TOKEN, 0], embedding[END_OF_TEXT, 0] = 9.0, 10.0  # the end is not allowed first
+    write_teacher(folder, FULL_VOCABULARY, params)
     _give_full_vocabulary(folder)
     return folder
 
