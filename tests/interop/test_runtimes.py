@@ -60,8 +60,8 @@ def export(folder, teacher_folder, decoder_layers, dtype="float32", change=lambd
     teacher = load_model(teacher_folder)
     encoder = tuple(range(teacher.dims.n_audio_layer))
     dims = student_dimensions(teacher.dims, encoder, decoder_layers, 30.0)
+    change(teacher.params)
     params = student_params(teacher.params, dims, encoder, decoder_layers)
-    change(params)
     facts = CardFacts(teacher_folder.name, encoder, decoder_layers, languages=("en",))
     export_student(folder / NAME, dims, params, teacher_folder, facts, dtype)
 
