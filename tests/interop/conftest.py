@@ -109,6 +109,7 @@ def _give_full_vocabulary(folder: Path) -> None:
         "suppress_tokens": list(range(END_OF_TEXT + 1, ids["<|notimestamps|>"])),
         "begin_suppress_tokens": [END_OF_TEXT],
         "max_length": 40,
+        "alignment_heads": [[3, 0]],
     }
     for name, changes in (
         ("config.json", tokens),
