@@ -94,7 +94,7 @@ def extend(
         cache: of `start` or of the call before.
         tokens: (B, T) int32.
         options: how to compute.
-        places: (T,) int32, where each token stands in its text.
+        places: (B, T) int32, where each token stands in its text.
         mask: (B, 1, T, K) bool, the tokens of the cache that each one attends to, itself included:
             this call's lie at cache.position and after.
 
@@ -102,10 +102,10 @@ def extend(
         states (B, T, D), and the cache with the T tokens.
     """
     fed = cache.position + jnp.arange(tokens.shape[1])
-    positions = decoder["positions"][fed if places is None else places]
+    positions = decoder["positions"][fed[None] if places is None else places]
     if mask is None:
         mask = jnp.arange(cache.layers[0].keys.shape[2])[None, :] <= fed[:, None]
-    x = decoder["embed_tokens"][tokens] + positions[None]
+    x = decoder["embed_tokens"][tokens] + positions
     layer = _layer(dims, options)
     caches = []
     for params, old in zip(decoder["layers"], cache.layers, strict=True):

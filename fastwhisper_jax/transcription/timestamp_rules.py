@@ -4,7 +4,6 @@ A timestamp is a token: `timestamp_begin + i` stands for 0.02 i seconds from the
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,42 +32,8 @@ class TimestampRules:
         return self.no_timestamps + 1
 
 
-class TimestampState(NamedTuple):
-    """What the rules must know of each row's tokens so far; each (B,).
-
-    Attributes:
-        last_is_timestamp: whether the last token is one; False before the first token.
-        before_is_timestamp: whether the token before it is one; True where there is none.
-        last_timestamp: the last timestamp token; one below 0.00 s before the first.
-    """
-
-    last_is_timestamp: jax.Array
-    before_is_timestamp: jax.Array
-    last_timestamp: jax.Array
-
-
-def initial_state(rules: TimestampRules, batch: int) -> TimestampState:
-    """The state before any token is emitted."""
-    return TimestampState(
-        jnp.zeros((batch,), bool),
-        jnp.ones((batch,), bool),
-        jnp.full((batch,), rules.timestamp_begin - 1, jnp.int32),
-    )
-
-
-def next_state(
-    rules: TimestampRules, state: TimestampState, tokens: jax.Array, is_first: bool
-) -> TimestampState:
-    """The state after each row has emitted one of `tokens` (B,)."""
-    is_timestamp = tokens >= rules.timestamp_begin
-    # A row of one token counts as if a timestamp stood before it.
-    before = jnp.ones_like(state.last_is_timestamp) if is_first else state.last_is_timestamp
-    last_timestamp = jnp.where(is_timestamp, tokens, state.last_timestamp)
-    return TimestampState(is_timestamp, before, last_timestamp)
-
-
 def apply_timestamp_rules(
-    logits: jax.Array, rules: TimestampRules, state: TimestampState, is_first: bool
+    logits: jax.Array, rules: TimestampRules, tokens: jax.Array, step: jax.Array | int
 ) -> jax.Array:
     """Sets the logits of forbidden tokens to minus infinity.
 
@@ -78,10 +43,11 @@ def apply_timestamp_rules(
     likeliest other token, a timestamp is emitted.
 
     Args:
-        logits: (B, V) float32; forbidden tokens may be minus infinity already.
+        logits: (B, V) float32, logits or log-probabilities; forbidden tokens may be minus infinity
+            already.
         rules: the tokens.
-        state: of each row's tokens so far.
-        is_first: whether no token has been emitted yet.
+        tokens: (B, T) int32, what each row has emitted, with no timestamps behind it.
+        step: how many tokens that is; a Python 0 before the first one.
 
     Returns:
         (B, V) float32.
@@ -93,19 +59,29 @@ def apply_timestamp_rules(
     begin = rules.timestamp_begin
     is_timestamp = token >= begin
     forbidden = (token == rules.no_timestamps) | (token > begin + rules.last_timestamp)
-    if is_first:
+    if isinstance(step, int) and step == 0:
         initial = round(MAX_INITIAL_TIMESTAMP_SECONDS / SECONDS_PER_TIMESTAMP)
         forbidden |= ~is_timestamp | (token > begin + initial)
     else:
-        closes_segment = state.last_is_timestamp & ~state.before_is_timestamp
-        opens_segment = state.last_is_timestamp & state.before_is_timestamp
+        last_is_timestamp = _token_at(tokens, step - 1) >= begin
+        # A row of one token counts as if a timestamp stood before it.
+        before_is_timestamp = (_token_at(tokens, step - 2) >= begin) | (step < 2)
+        closes_segment = last_is_timestamp & ~before_is_timestamp
+        opens_segment = last_is_timestamp & before_is_timestamp
         forbidden |= opens_segment[:, None] & is_timestamp
         forbidden |= closes_segment[:, None] & (token < rules.end_of_text)
+        # The latest is the last, for they never decrease; one below 0.00 s where there is none.
+        latest = jnp.max(tokens, axis=1, initial=begin - 1)
         # The start of a segment may repeat the end of the one before; its own end must lie later.
-        earliest = jnp.where(closes_segment, state.last_timestamp, state.last_timestamp + 1)
+        earliest = jnp.where(closes_segment, latest, latest + 1)
         forbidden |= is_timestamp & (token < earliest[:, None])
     logits = jnp.where(forbidden, -jnp.inf, logits)
     likeliest_other = jnp.max(logits[:, :begin], axis=1)
     all_timestamps = jax.nn.logsumexp(logits[:, begin:], axis=1)
     is_timestamp_due = (all_timestamps > likeliest_other)[:, None]
     return jnp.where(is_timestamp_due & ~is_timestamp, -jnp.inf, logits)
+
+
+def _token_at(tokens: jax.Array, place: jax.Array | int) -> jax.Array:
+    """(B,): tokens[:, place]; the first one for places before it."""
+    return jax.lax.dynamic_index_in_dim(tokens, jnp.maximum(place, 0), axis=1, keepdims=False)

@@ -12,10 +12,7 @@ from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.models.whisper import Params
 from fastwhisper_jax.transcription.timestamp_rules import (
     TimestampRules,
-    TimestampState,
     apply_timestamp_rules,
-    initial_state,
-    next_state,
 )
 
 
@@ -58,7 +55,6 @@ class WindowTokens(NamedTuple):
 class _Carry(NamedTuple):
     step: jax.Array
     last: jax.Array
-    state: TimestampState | None
     cache: cached_decoder.Cache
     ended: jax.Array
     tokens: jax.Array
@@ -112,11 +108,12 @@ def decode_windows(
         return jnp.einsum("VD,BD->VB", embedding, states, preferred_element_type=jnp.float32).T
 
     def pick(
-        logits: jax.Array, state: TimestampState | None, step: jax.Array, is_first: bool
+        logits: jax.Array, tokens: jax.Array, step: jax.Array | int
     ) -> tuple[jax.Array, jax.Array]:
+        is_first = isinstance(step, int)
         logits = logits + (banned_first if is_first else banned)[None]
-        if rules.timestamps is not None and state is not None:
-            logits = apply_timestamp_rules(logits, rules.timestamps, state, is_first)
+        if rules.timestamps is not None:
+            logits = apply_timestamp_rules(logits, rules.timestamps, tokens, step)
         likeliest = jnp.argmax(logits, axis=1)
 
         def draw() -> jax.Array:
@@ -135,18 +132,14 @@ def decode_windows(
 
     def emit(carry: _Carry) -> _Carry:
         states, cache = _extend_rows(decoder, dims, carry.cache, carry.last[:, None], options)
-        token, log_probability = pick(logits_of(states[:, 0]), carry.state, carry.step, False)
+        token, log_probability = pick(logits_of(states[:, 0]), carry.tokens, carry.step)
         ended = carry.ended | (carry.step >= limits)
         token = jnp.where(ended, end_of_text, token)
         log_probability = jnp.where(ended, 0.0, log_probability)
-        state = carry.state
-        if rules.timestamps is not None and state is not None:
-            state = next_state(rules.timestamps, state, token, is_first=False)
         at = (jnp.int32(0), carry.step)
         return _Carry(
             carry.step + 1,
             token,
-            state,
             cache,
             ended | (token == end_of_text),
             jax.lax.dynamic_update_slice(carry.tokens, token[:, None], at),
@@ -161,18 +154,14 @@ def decode_windows(
     cache = cache._replace(position=prompt_lengths)
     at_start = _row_states(states, prompt_lengths - rules.start_tokens)
     no_speech = jax.nn.softmax(logits_of(at_start), axis=1)[:, rules.no_speech]
-    state = None if rules.timestamps is None else initial_state(rules.timestamps, batch)
+    empty = jnp.full((batch, rules.max_new_tokens), end_of_text, jnp.int32)
     last_states = _row_states(states, prompt_lengths - 1)
-    first, log_probability = pick(logits_of(last_states), state, jnp.int32(0), is_first=True)
+    first, log_probability = pick(logits_of(last_states), empty, 0)
     first = jnp.where(row_mask, first, end_of_text)
     log_probability = jnp.where(row_mask, log_probability, 0.0)
-    if rules.timestamps is not None and state is not None:
-        state = next_state(rules.timestamps, state, first, is_first=True)
-    empty = jnp.full((batch, rules.max_new_tokens), end_of_text, jnp.int32)
     carry = _Carry(
         jnp.int32(1),
         first,
-        state,
         cache,
         first == end_of_text,
         empty.at[:, 0].set(first),

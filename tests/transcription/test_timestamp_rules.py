@@ -2,12 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastwhisper_jax.transcription.timestamp_rules import (
-    TimestampRules,
-    apply_timestamp_rules,
-    initial_state,
-    next_state,
-)
+from fastwhisper_jax.transcription.timestamp_rules import TimestampRules, apply_timestamp_rules
 
 END_OF_TEXT, NO_TIMESTAMPS, BEGIN = 20, 25, 26
 LAST = 80
@@ -38,11 +33,12 @@ def plain_rules(logits, sequence):
     return logits
 
 
-def state_after(sequence):
-    state = initial_state(RULES, 1)
-    for place, token in enumerate(sequence):
-        state = next_state(RULES, state, jnp.array([token]), is_first=place == 0)
-    return state
+def ruled(logits, sequence):
+    """`apply_timestamp_rules` to (V,) logits after a sequence."""
+    tokens = np.full((1, 32), END_OF_TEXT, np.int32)
+    tokens[0, : len(sequence)] = sequence
+    step = jnp.int32(len(sequence)) if sequence else 0
+    return np.asarray(apply_timestamp_rules(jnp.asarray(logits)[None], RULES, tokens, step))[0]
 
 
 SEQUENCES = (
@@ -65,16 +61,11 @@ def test_rules_equal_a_plain_restatement(sequence, bias):
     for _ in range(5):
         logits = generator.normal(scale=2.0, size=V).astype(np.float32)
         logits[BEGIN:] += bias
-        ours = apply_timestamp_rules(
-            jnp.asarray(logits)[None], RULES, state_after(sequence), is_first=not sequence
-        )
-        np.testing.assert_array_equal(np.asarray(ours)[0], plain_rules(logits, sequence))
+        np.testing.assert_array_equal(ruled(logits, sequence), plain_rules(logits, sequence))
 
 
 def test_the_first_timestamp_is_at_most_one_second():
-    logits = np.zeros((1, V), np.float32)
-    ours = apply_timestamp_rules(jnp.asarray(logits), RULES, initial_state(RULES, 1), True)
-    (allowed,) = np.nonzero(np.isfinite(np.asarray(ours)[0]))
+    (allowed,) = np.nonzero(np.isfinite(ruled(np.zeros(V, np.float32), [])))
     assert list(allowed) == list(range(BEGIN, BEGIN + 51))
 
 
@@ -83,16 +74,13 @@ def test_sequences_drawn_under_the_rules_are_well_formed():
     generator = np.random.default_rng(0)
     for _ in range(5):
         sequence = []
-        state = initial_state(RULES, 1)
-        for place in range(30):
-            logits = generator.normal(scale=3.0, size=(1, V)).astype(np.float32)
-            logits[:, END_OF_TEXT + 1 : BEGIN] = -np.inf  # special tokens, which models suppress
-            ruled = apply_timestamp_rules(jnp.asarray(logits), RULES, state, place == 0)
-            token = int(jnp.argmax(ruled[0]))
+        for _ in range(30):
+            logits = generator.normal(scale=3.0, size=V).astype(np.float32)
+            logits[END_OF_TEXT + 1 : BEGIN] = -np.inf  # special tokens, which models suppress
+            token = int(np.argmax(ruled(logits, sequence)))
             if token == END_OF_TEXT:
                 break
             sequence.append(token)
-            state = next_state(RULES, state, jnp.array([token]), place == 0)
         stamps = [token for token in sequence if token >= BEGIN]
         assert stamps == sorted(stamps)
         runs = "".join("t" if token >= BEGIN else "." for token in sequence)

@@ -10,12 +10,7 @@ from fastwhisper_jax.evaluation.rules import DecodingRules
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.transcription.language import detect_language
-from fastwhisper_jax.transcription.timestamp_rules import (
-    TimestampRules,
-    apply_timestamp_rules,
-    initial_state,
-    next_state,
-)
+from fastwhisper_jax.transcription.timestamp_rules import TimestampRules, apply_timestamp_rules
 from fastwhisper_jax.transcription.window_decoding import WindowRules, decode_windows
 
 DIMS = ModelDimensions(
@@ -79,7 +74,7 @@ def logits_of(params, tokens, hidden):
 def decode_by_teacher_forcing(params, hidden, rules, prompt):
     """One row, the whole sequence anew for each token."""
     sequence, log_probabilities = [], []
-    state = initial_state(rules.timestamps, 1) if rules.timestamps else None
+    emitted = np.full((1, DIMS.n_text_ctx), END_OF_TEXT, np.int32)
     limit = min(rules.max_new_tokens, DIMS.n_text_ctx - len(prompt))
     for place in range(limit):
         fed = [*prompt, *sequence]
@@ -88,14 +83,13 @@ def decode_by_teacher_forcing(params, hidden, rules, prompt):
         banned = rules.decoding.banned_first if place == 0 else rules.decoding.banned
         logits = logits + jnp.asarray(banned(DIMS.n_vocab))[None]
         if rules.timestamps:
-            logits = apply_timestamp_rules(logits, rules.timestamps, state, place == 0)
+            logits = apply_timestamp_rules(logits, rules.timestamps, emitted, place)
         token = int(jnp.argmax(logits[0]))
         log_probabilities.append(float(jax.nn.log_softmax(logits[0])[token]))
         if token == END_OF_TEXT:
             break
+        emitted[0, place] = token
         sequence.append(token)
-        if rules.timestamps:
-            state = next_state(rules.timestamps, state, jnp.array([token]), place == 0)
     return sequence, log_probabilities
 
 
