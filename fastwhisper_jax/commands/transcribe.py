@@ -96,7 +96,7 @@ class _Failures:
 
 
 def _check(options: Options) -> None:
-    for name in ("batch_size", "max_new_tokens"):
+    for name in ("beam", "batch_size", "max_new_tokens"):
         value = getattr(options, name)
         if value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")

@@ -23,6 +23,7 @@ class Options:
     timestamps: bool = True
     previous_text: bool = True
     fallback: bool = True
+    beam: int = 1
     batch_size: int = 8
     max_new_tokens: int = 224
     dtype: str = "float32"
@@ -74,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="fallback",
         action="store_false",
         help="do not decode repetitive or unsure windows again at higher temperatures",
+    )
+    add(
+        "--beam",
+        type=int,
+        default=1,
+        metavar="N",
+        help="hypotheses searched at a time: slower, a little better; default: 1, greedy decoding",
     )
     add(
         "--batch-size",

@@ -66,6 +66,7 @@ def prepare(
         prompts.start,
         tuple(languages.values()),
         heads,
+        options.beam,
     )
     how = LongForm(
         prompts=prompts,

@@ -7,37 +7,23 @@ all tokens fed so far, by a mask. So choosing among beams moves no keys and valu
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.evaluation import hypotheses
 from fastwhisper_jax.evaluation.rules import DecodingRules, new_token_room
 from fastwhisper_jax.models import cached_decoder
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.models.whisper import Params
 
-
-class Beams(NamedTuple):
-    """The hypotheses of each row, likeliest first; a score of minus infinity marks an empty place.
-
-    Attributes:
-        tokens: (B, G, T) int32, hypotheses that go on, without the prompt.
-        scores: (B, G) float32, the sums of their log-probabilities.
-        finished: (B, G, T) int32, hypotheses that have ended, filled up with end_of_text.
-        finished_scores: (B, G) float32, their sums / length ** length_penalty, where the length
-            counts the end_of_text, but not the prompt.
-        is_open: (B,) bool, False once a row's search is over.
-    """
-
-    tokens: jax.Array
-    scores: jax.Array
-    finished: jax.Array
-    finished_scores: jax.Array
-    is_open: jax.Array
+# (log_probs (B, G, V), tokens (B, G, T), step) -> log_probs: what may follow the first `step`
+# tokens of each hypothesis; `step` is a Python 0 before the first token, when G is 1.
+Constrain = Callable[[jax.Array, jax.Array, jax.Array | int], jax.Array]
 
 
 def beam_decode(
@@ -79,31 +65,98 @@ def beam_decode(
 
     Raises:
         InputError: beams < 1, or not a single token can be emitted.
-
-    Source: transformers 5 `GenerationMixin._beam_search` with early_stopping=False and
-    do_sample=False.
     """
     if beams < 1:
         raise InputError(f"beams={beams} must be at least 1")
     batch, prompt_length = prompt.shape
     new_tokens = new_token_room(dims, prompt_length, max_new_tokens)
+    decoder = cached_decoder.unstack_layers(params, dims, options)
+    length = cache_length(prompt_length, new_tokens, beams)
+    cache = cached_decoder.start(decoder, dims, hidden, options, length)
+    states, cache = cached_decoder.extend(decoder, dims, cache, prompt, options)
+    limits = jnp.full(batch, new_tokens)
+    if row_mask is not None:
+        limits = jnp.where(row_mask, limits, 0)
+    found = beam_search(
+        decoder,
+        dims,
+        options,
+        cache,
+        states[:, -1],
+        jnp.full(batch, prompt_length),
+        rules,
+        limits,
+        new_tokens,
+        beams,
+        length_penalty,
+    )
+    rest = ((0, 0), (0, max_new_tokens - new_tokens))
+    return jnp.pad(found.tokens[:, 0], rest, constant_values=rules.end_of_text)
+
+
+def cache_length(prompt_width: int, new_tokens: int, beams: int) -> int:
+    """K, the places that a search needs: the last tokens emitted are never fed back."""
+    return prompt_width + (new_tokens - 1) * beams
+
+
+def beam_search(
+    decoder: dict[str, Any],
+    dims: ModelDimensions,
+    options: ModelOptions,
+    cache: cached_decoder.Cache,
+    last_states: jax.Array,
+    prompt_lengths: jax.Array,
+    rules: DecodingRules,
+    limits: jax.Array,
+    new_tokens: int,
+    beams: int,
+    length_penalty: float = 1.0,
+    constrain: Constrain | None = None,
+) -> hypotheses.Texts:
+    """Searches on from prompts that the cache holds.
+
+    Args:
+        decoder: the result of `unstack_layers`.
+        dims: sizes of the model.
+        options: how to compute.
+        cache: of `cache_length` places, the first `cache.position` of which hold the prompts.
+        last_states: (B, D), the decoder's states at each prompt's last token.
+        prompt_lengths: (B,) int32, the prompts' own lengths; what the cache holds of a row behind
+            its own is not attended to.
+        rules: the end-of-text token and the suppressed ones.
+        limits: (B,) int32, the most tokens to emit in each row; 0 for rows that only fill the
+            batch up: they emit nothing and are not waited for.
+        new_tokens: T, the largest of the limits at most.
+        beams: G.
+        length_penalty: see `beam_decode`.
+        constrain: further rules; None for none.
+
+    Returns:
+        The finished hypotheses, the best first.
+
+    Source: transformers 5 `GenerationMixin._beam_search` with early_stopping=False and
+    do_sample=False.
+    """
+    batch, length = last_states.shape[0], cache.layers[0].keys.shape[2]
     # A few queries a row: one head at a time does not pay.
     options = dataclasses.replace(options, attention="together")
-    decoder = cached_decoder.unstack_layers(params, dims, options)
-
     advance = functools.partial(
-        _advance,
+        hypotheses.advance,
+        limits=limits,
         end_of_text=rules.end_of_text,
         length_penalty=length_penalty,
         rows=options.activations,
     )
 
-    def log_probs(states: jax.Array, banned: np.ndarray) -> jax.Array:
+    def log_probs_of(
+        states: jax.Array, banned: np.ndarray, tokens: jax.Array, step: jax.Array | int
+    ) -> jax.Array:
         logits = jnp.einsum(
             "BGD,VD->BGV", states, decoder["embed_tokens"], preferred_element_type=jnp.float32
         )
         # Suppressed after the softmax: what they leave is not shared out among the others.
-        return jax.nn.log_softmax(logits) + banned[None, None]
+        log_probs = jax.nn.log_softmax(logits) + banned[None, None]
+        return log_probs if constrain is None else constrain(log_probs, tokens, step)
 
     def is_running(carry: tuple[Any, ...]) -> jax.Array:
         step, _, _, state = carry
@@ -114,96 +167,21 @@ def beam_decode(
         # Every token fed attends to itself.
         itself = jnp.broadcast_to(jnp.eye(beams, dtype=bool)[None], (batch, beams, beams))
         ancestors = jax.lax.dynamic_update_slice(ancestors, itself, (0, 0, cache.position))
-        last = jax.lax.dynamic_index_in_dim(state.tokens, step - 1, axis=2, keepdims=False)
-        places = jnp.full(beams, prompt_length + step - 1)
+        tokens = state.running.tokens
+        last = jax.lax.dynamic_index_in_dim(tokens, step - 1, axis=2, keepdims=False)
+        places = jnp.broadcast_to((prompt_lengths + step - 1)[:, None], (batch, beams))
         states, cache = cached_decoder.extend(
             decoder, dims, cache, last, options, places, ancestors[:, None]
         )
-        scores = log_probs(states, rules.banned(dims.n_vocab))
+        scores = log_probs_of(states, rules.banned(dims.n_vocab), tokens, step)
         state, parents = advance(state, scores, step)
-        return step + 1, cache, _pick(ancestors, parents), state
+        return step + 1, cache, hypotheses.pick(ancestors, parents), state
 
-    # The last emitted tokens are never fed back, so the cache needs no place for them.
-    length = prompt_length + (new_tokens - 1) * beams
-    cache = cached_decoder.start(decoder, dims, hidden, options, length)
-    states, cache = cached_decoder.extend(decoder, dims, cache, prompt, options)
-    ancestors = jnp.broadcast_to(jnp.arange(length) < prompt_length, (batch, beams, length))
-    scores = log_probs(states[:, -1:], rules.banned_first(dims.n_vocab))
-    state = _no_beams(batch, beams, new_tokens, rules.end_of_text, row_mask)
+    is_prompt = jnp.arange(length)[None, None] < prompt_lengths[:, None, None]
+    ancestors = jnp.broadcast_to(is_prompt, (batch, beams, length))
+    state = hypotheses.no_beams(batch, beams, new_tokens, rules.end_of_text, limits > 0)
+    first_banned = rules.banned_first(dims.n_vocab)
+    scores = log_probs_of(last_states[:, None], first_banned, state.running.tokens[:, :1], 0)
     state, _ = advance(state, scores, jnp.int32(0))
     state = jax.lax.while_loop(is_running, emit, (jnp.int32(1), cache, ancestors, state))[-1]
-    rest = ((0, 0), (0, max_new_tokens - new_tokens))
-    return jnp.pad(state.finished[:, 0], rest, constant_values=rules.end_of_text)
-
-
-def _no_beams(
-    batch: int, beams: int, new_tokens: int, end_of_text: int, row_mask: jax.Array | None
-) -> Beams:
-    """One beam a row, which has emitted nothing."""
-    tokens = jnp.full((batch, beams, new_tokens), end_of_text, jnp.int32)
-    nothing = jnp.full((batch, beams), -jnp.inf, jnp.float32)
-    is_open = jnp.ones(batch, bool) if row_mask is None else jnp.asarray(row_mask)
-    return Beams(tokens, nothing.at[:, 0].set(0.0), tokens, nothing, is_open)
-
-
-def _advance(
-    beams: Beams,
-    log_probs: jax.Array,
-    step: jax.Array,
-    end_of_text: int,
-    length_penalty: float,
-    rows: NamedSharding | None,
-) -> tuple[Beams, jax.Array]:
-    """Extends the hypotheses by one token, and keeps the best that go on and that have ended.
-
-    Args:
-        beams: before.
-        log_probs: (B, G, V), or (B, 1, V) for the same for every beam, of the next token.
-        step: how many tokens the running hypotheses have; those that reach T end there.
-        end_of_text: ends a hypothesis.
-        length_penalty: see `beam_decode`.
-        rows: where the rows lie on a mesh.
-
-    Returns:
-        The beams, and which of the earlier ones each running one goes on from, (B, G).
-    """
-    (batch, count, most), n_vocab = beams.tokens.shape, log_probs.shape[-1]
-    sums = (beams.scores[..., None] + log_probs).reshape(batch, -1)
-    # Each beam offers the end of text once, so of 2 G candidates at least G go on.
-    sums, flat = _top_k(sums, 2 * count, rows)
-    parents, last = flat // n_vocab, flat % n_vocab
-    tokens = jax.lax.dynamic_update_slice(
-        _pick(beams.tokens, parents), last[..., None], (0, 0, step)
-    )
-    ends = (last == end_of_text) | (step + 1 == most)
-    penalty = (step + 1.0) ** length_penalty
-
-    # Candidates beyond the first G are there to go on, not to end.
-    has_ended = ends & (jnp.arange(2 * count) < count)[None] & beams.is_open[:, None]
-    ended_scores = jnp.where(has_ended, sums / penalty, -jnp.inf)
-    merged_scores = jnp.concatenate([beams.finished_scores, ended_scores], axis=1)
-    finished_scores, best = _top_k(merged_scores, count, rows)
-    finished = _pick(jnp.concatenate([beams.finished, tokens], axis=1), best)
-
-    scores, best = _top_k(jnp.where(ends, -jnp.inf, sums), count, rows)
-    # It goes on while a place is empty, or while the likeliest, ended now, would take one.
-    is_open = beams.is_open & (scores[:, 0] / penalty > finished_scores[:, -1])
-    tokens, parents = _pick(tokens, best), _pick(parents, best)
-    return Beams(tokens, scores, finished, finished_scores, is_open), parents
-
-
-def _top_k(x: jax.Array, count: int, rows: NamedSharding | None) -> tuple[jax.Array, jax.Array]:
-    """`jax.lax.top_k` of x (B, I), on a mesh by each device for its own rows.
-
-    Left to itself, XLA collects the rows of all devices first.
-    """
-    top_k = functools.partial(jax.lax.top_k, k=count)
-    if rows is not None:
-        top_k = jax.shard_map(top_k, mesh=rows.mesh, in_specs=rows.spec, out_specs=rows.spec)
-    return top_k(x)
-
-
-def _pick(x: jax.Array, indices: jax.Array) -> jax.Array:
-    """Of x (B, G, ...), the entries of each row at indices (B, I)."""
-    indices = indices.reshape(indices.shape + (1,) * (x.ndim - 2))
-    return jnp.take_along_axis(x, indices, axis=1)
+    return state.finished

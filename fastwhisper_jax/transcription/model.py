@@ -10,7 +10,12 @@ import numpy as np
 
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
-from fastwhisper_jax.transcription import language, window_decoding, word_timestamps
+from fastwhisper_jax.transcription import (
+    language,
+    window_decoding,
+    window_search,
+    word_timestamps,
+)
 from fastwhisper_jax.transcription.window_decoding import WindowRules, WindowTokens
 
 Heads = tuple[tuple[int, int], ...]
@@ -24,7 +29,7 @@ class WindowModel:
         encode: log_mel (B, L, M) to hidden (B, S, D).
         detect_language: hidden to (B,), indices into the language tokens.
         decode: (hidden, prompt (B, P), prompt_lengths (B,), temperatures (B,), seeds (B,) uint32,
-            row_mask (B,)) to WindowTokens.
+            row_mask (B,)) to WindowTokens; a batch has one temperature.
         attend: (hidden, row, tokens (T,)) to cross-attention (heads, T, S) of the alignment heads
             in one row of the batch.
     """
@@ -43,6 +48,7 @@ def make_window_model(
     start_of_transcript: int,
     language_tokens: Sequence[int] = (),
     alignment_heads: Heads = (),
+    beams: int = 1,
 ) -> WindowModel:
     """Binds a model's parameters and compiles nothing yet.
 
@@ -54,6 +60,7 @@ def make_window_model(
         start_of_transcript: the token that every prompt's last part begins with.
         language_tokens: one token a language; none for English-only models.
         alignment_heads: (layer, head) pairs; none where word timestamps are not wanted.
+        beams: how many hypotheses are searched at temperature 0; 1 decodes greedily.
     """
 
     @jax.jit
@@ -83,6 +90,29 @@ def make_window_model(
         )
 
     @jax.jit
+    def search(
+        params: whisper.Params,
+        hidden: jax.Array,
+        prompt: jax.Array,
+        prompt_lengths: jax.Array,
+        row_mask: jax.Array,
+    ) -> WindowTokens:
+        rows = (hidden, prompt, prompt_lengths, row_mask)
+        return window_search.search_windows(params, dims, options, rules, *rows, beams)
+
+    def decode_or_search(
+        hidden: Any,
+        prompt: np.ndarray,
+        prompt_lengths: np.ndarray,
+        temperatures: np.ndarray,
+        seeds: np.ndarray,
+        row_mask: np.ndarray,
+    ) -> WindowTokens:
+        if beams > 1 and not temperatures.any():
+            return search(params, hidden, prompt, prompt_lengths, row_mask)
+        return decode(params, hidden, prompt, prompt_lengths, temperatures, seeds, row_mask)
+
+    @jax.jit
     def attend(
         params: whisper.Params, hidden: jax.Array, row: jax.Array, tokens: jax.Array
     ) -> jax.Array:
@@ -94,7 +124,7 @@ def make_window_model(
     return WindowModel(
         encode=lambda log_mel: encode(params, jnp.asarray(log_mel)),
         detect_language=lambda hidden: np.asarray(detect(params, hidden)),
-        decode=lambda *arrays: jax.device_get(decode(params, *arrays)),
+        decode=lambda *arrays: jax.device_get(decode_or_search(*arrays)),
         attend=lambda hidden, row, tokens: np.asarray(
             attend(params, hidden, jnp.int32(row), tokens)
         ),

@@ -1,6 +1,7 @@
 """Decoding a batch of windows whose prompts differ in length, with timestamps, by temperature."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -95,17 +96,13 @@ def decode_windows(
     """
     end_of_text = rules.decoding.end_of_text
     batch, width = prompt.shape
-    room = min(rules.max_new_tokens, dims.n_text_ctx - rules.start_tokens)
+    room, limits = token_limits(rules, dims, prompt_lengths)
     decoder = cached_decoder.unstack_layers(params, dims, options)
     banned = jnp.asarray(rules.decoding.banned(dims.n_vocab))
     banned_first = jnp.asarray(rules.decoding.banned_first(dims.n_vocab))
-    limits = jnp.minimum(room, dims.n_text_ctx - prompt_lengths)
     is_drawing = jnp.any((temperatures > 0) & row_mask)
 
-    def logits_of(states: jax.Array) -> jax.Array:
-        # As VD,BD->VB the embedding is streamed as it lies in memory, a third faster on CPU.
-        embedding = decoder["embed_tokens"]
-        return jnp.einsum("VD,BD->VB", embedding, states, preferred_element_type=jnp.float32).T
+    logits_of = functools.partial(_logits, decoder)
 
     def pick(
         logits: jax.Array, tokens: jax.Array, step: jax.Array | int
@@ -152,10 +149,9 @@ def decode_windows(
     states, cache = cached_decoder.extend(decoder, dims, cache, prompt, options)
     # What was written behind a row's own prompt is overwritten token by token before it is seen.
     cache = cache._replace(position=prompt_lengths)
-    at_start = _row_states(states, prompt_lengths - rules.start_tokens)
-    no_speech = jax.nn.softmax(logits_of(at_start), axis=1)[:, rules.no_speech]
+    no_speech = no_speech_probability(decoder, rules, states, prompt_lengths)
     empty = jnp.full((batch, rules.max_new_tokens), end_of_text, jnp.int32)
-    last_states = _row_states(states, prompt_lengths - 1)
+    last_states = row_states(states, prompt_lengths - 1)
     first, log_probability = pick(logits_of(last_states), empty, 0)
     first = jnp.where(row_mask, first, end_of_text)
     log_probability = jnp.where(row_mask, log_probability, 0.0)
@@ -172,9 +168,32 @@ def decode_windows(
     return WindowTokens(done.tokens, done.log_probabilities, counts, no_speech)
 
 
-def _row_states(states: jax.Array, positions: jax.Array) -> jax.Array:
+def token_limits(
+    rules: WindowRules, dims: ModelDimensions, prompt_lengths: jax.Array
+) -> tuple[int, jax.Array]:
+    """The most tokens to emit in any window, and in each (B,): no more than the context holds."""
+    room = min(rules.max_new_tokens, dims.n_text_ctx - rules.start_tokens)
+    return room, jnp.minimum(room, dims.n_text_ctx - prompt_lengths)
+
+
+def no_speech_probability(
+    decoder: dict[str, Any], rules: WindowRules, states: jax.Array, prompt_lengths: jax.Array
+) -> jax.Array:
+    """(B,): of the no-speech token right after start of transcript, from the prompts' states."""
+    at_start = row_states(states, prompt_lengths - rules.start_tokens)
+    return jax.nn.softmax(_logits(decoder, at_start), axis=1)[:, rules.no_speech]
+
+
+def row_states(states: jax.Array, positions: jax.Array) -> jax.Array:
     """The state (B, D) of each row at its own position."""
     return jnp.take_along_axis(states, positions[:, None, None], axis=1)[:, 0]
+
+
+def _logits(decoder: dict[str, Any], states: jax.Array) -> jax.Array:
+    """(B, V) float32 of states (B, D)."""
+    # As VD,BD->VB the embedding is streamed as it lies in memory, a third faster on CPU.
+    embedding = decoder["embed_tokens"]
+    return jnp.einsum("VD,BD->VB", embedding, states, preferred_element_type=jnp.float32).T
 
 
 def _extend_rows(

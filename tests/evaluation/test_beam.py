@@ -1,5 +1,8 @@
 import functools
 import itertools
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -26,6 +29,7 @@ DIMS = ModelDimensions(
     n_text_mlp=32,
     n_state=16,
 )
+restated = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("restated_search.py"))))
 OPTIONS = ModelOptions()
 END = 7
 RULES = DecodingRules(end_of_text=END, suppress=(3, 11), begin_suppress=(END, 5))
@@ -73,42 +77,8 @@ def next_log_probs(params, tokens, hidden, dims=DIMS):
     return jax.nn.log_softmax(whisper.logits(params, states))
 
 
-def search_of_transformers(log_probs_after, end_of_text, new, beams, penalty):
-    """`GenerationMixin._beam_search` for one row, over lists, with early_stopping=False.
-
-    Args:
-        log_probs_after: tokens emitted so far -> (V,) log-probabilities of the next.
-        end_of_text: ends a text.
-        new: the most tokens of a text.
-        beams: how many texts are kept, of those that go on and of those that have ended.
-        penalty: power of the length.
-    """
-    running, finished = [(0.0, ())], []
-    for length in range(1, new + 1):
-        candidates = [
-            (score + log_prob, (*text, token))
-            for score, text in running
-            for token, log_prob in enumerate(log_probs_after(text))
-            if log_prob > -np.inf
-        ]
-        candidates = sorted(candidates, reverse=True)[: 2 * beams]
-        ends = [text[-1] == end_of_text or length == new for _, text in candidates]
-        finished += [
-            (score / length**penalty, text)
-            for (score, text), end in zip(candidates[:beams], ends, strict=False)
-            if end
-        ]
-        finished = sorted(finished, reverse=True)[:beams]
-        running = [row for row, end in zip(candidates, ends, strict=True) if not end][:beams]
-        if not running:
-            break
-        if len(finished) == beams and running[0][0] / length**penalty <= finished[-1][0]:
-            break
-    return finished[0][1]
-
-
 def log_probs_of_row(params, hidden, prompt, rules):
-    """A function of the tokens emitted so far, for `search_of_transformers`."""
+    """A function of the tokens emitted so far, for the restated search."""
 
     @functools.cache
     def after(text):
@@ -130,9 +100,9 @@ def padded(text, end_of_text=END, length=NEW):
 def test_the_search_is_that_of_transformers(params, hidden, beams, penalty):
     expected = [
         padded(
-            search_of_transformers(
+            restated.search_of_transformers(
                 log_probs_of_row(params, hidden[row], PROMPT[row], RULES), END, NEW, beams, penalty
-            )
+            )[1]
         )
         for row in range(len(PROMPT))
     ]
