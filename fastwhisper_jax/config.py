@@ -86,6 +86,8 @@ class DataConfig:
             compile each.
         concatenate_probability: chance that an utterance is joined to the one before it, while
             the sum fits the context.
+        timestamp_probability: chance that a row's label says when its utterances are spoken; 0
+            trains a student that cannot, and whose recordings are cut at pauses to be transcribed.
         time_masks, time_mask_frames, freq_masks, freq_mask_bins: SpecAugment, 0 masks is off.
         encoder_cache: folder for what the frozen encoder (float16) and the teacher's decoder make
             of each utterance, computed once; None is off. It excludes augmentation of the audio.
@@ -98,6 +100,7 @@ class DataConfig:
     task: Literal["transcribe", "translate"] = "transcribe"
     target_buckets: tuple[int, ...] = (32, 64, 128, 256, 448)
     concatenate_probability: float = 0.0
+    timestamp_probability: float = 0.0
     time_masks: int = 0
     time_mask_frames: int = 50
     freq_masks: int = 0
@@ -119,10 +122,6 @@ class DataConfig:
                     bool(buckets) and buckets[0] > 0 and list(buckets) == sorted(set(buckets)),
                     "must be ascending lengths above 0",
                 ),
-                "concatenate_probability": (
-                    0 <= self.concatenate_probability <= 1,
-                    "must lie in [0, 1]",
-                ),
                 "threads": (self.threads > 0, "must be at least 1"),
                 "encoder_cache": (
                     self.encoder_cache is None or not self.augments_audio,
@@ -130,6 +129,10 @@ class DataConfig:
                     "input every epoch: set encoder_cache to none, or concatenate_probability, "
                     "time_masks and freq_masks to 0",
                 ),
+            }
+            | {
+                name: (0 <= getattr(self, name) <= 1, "must lie in [0, 1]")
+                for name in ("concatenate_probability", "timestamp_probability")
             }
             | {
                 name: (getattr(self, name) >= 0, "must be at least 0")

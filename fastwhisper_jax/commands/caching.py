@@ -62,7 +62,8 @@ def with_caches(
     if missing := cache.missing(utterances):
         with progress(len(missing), "encoder cache", "utterances", shown=shown) as advance:
             cache.fill(missing, encode_rows, batch_size, advance)
-    if not config.objective.has_teacher:
+    # The teacher reads other tokens each epoch where some rows have timestamps: it runs each step.
+    if not config.objective.has_teacher or config.data.timestamp_probability:
         return dataclasses.replace(
             data, load_inputs=cache.load_inputs, load_eval_inputs=cache.load_inputs
         )

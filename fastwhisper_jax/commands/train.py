@@ -15,6 +15,7 @@ from fastwhisper_jax.commands.scoring import detokenizer, evaluation_batches, tr
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.corpus import Corpus, read_corpus
 from fastwhisper_jax.data.loader import LoadInputs, audio_inputs
+from fastwhisper_jax.data.timestamps import check_timestamps
 from fastwhisper_jax.data.tokens import load_tokenizer
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.evaluate import evaluate
@@ -59,6 +60,9 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     tokenizer = load_tokenizer(pair.teacher.folder)
     train_corpus = _corpus(config, pair, tokenizer, config.data.train)
     eval_corpus = _corpus(config, pair, tokenizer, config.data.eval) if config.data.eval else None
+    if config.data.timestamp_probability:
+        dims = pair.student_dims
+        check_timestamps(train_corpus.tokens[0].prompt, dims.n_vocab, dims.context_seconds)
     # Schedules, frozen paths and shardings are checked by being made.
     total_steps = len(make_batch_schedule(config, train_corpus))
     plan = make_plan(config.objective, config.optimizer, total_steps)

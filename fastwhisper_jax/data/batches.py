@@ -6,11 +6,12 @@ that order; only then does each process take its slice of each batch.
 
 import bisect
 import dataclasses
-import threading
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from fastwhisper_jax.data.timestamps import timestamped_length
 from fastwhisper_jax.errors import InputError
 
 # Durations in manifests are rounded decimals: a sum of them may exceed the context by this much.
@@ -45,7 +46,8 @@ class BatchRules:
         seed: of the order.
         join_probability: chance that an utterance is appended to the one before it in the order,
             where both fit the context and the longest bucket; 0 joins nothing.
-        gap_seconds: silence between joined utterances.
+        timestamp_probability: chance that a row's label has timestamps, where they fit the longest
+            bucket.
     """
 
     global_batch_size: int
@@ -53,15 +55,16 @@ class BatchRules:
     context_seconds: float
     seed: int = 0
     join_probability: float = 0.0
-    gap_seconds: float = 0.0
+    timestamp_probability: float = 0.0
 
     def __post_init__(self) -> None:
         if self.global_batch_size < 1:
             raise InputError(f"global_batch_size={self.global_batch_size}; it must be at least 1")
         if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
             raise InputError(f"buckets={self.buckets}; they must rise and be one or more lengths")
-        if not 0.0 <= self.join_probability <= 1.0:
-            raise InputError(f"join_probability={self.join_probability}; it must lie in [0, 1]")
+        for name in ("join_probability", "timestamp_probability"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name}={getattr(self, name)}; it must lie in [0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +74,12 @@ class BatchPlan:
     Attributes:
         target_length: T, its bucket.
         rows: for each row, the utterances (indices) that are joined in it; () is an empty row.
+        timestamped: the first utterance of each row whose label has timestamps.
     """
 
     target_length: int
     rows: tuple[tuple[int, ...], ...]
+    timestamped: frozenset[int] = frozenset()
 
     def rows_of_process(self, index: int, count: int) -> tuple[tuple[int, ...], ...]:
         """The contiguous slice of rows that one of `count` processes loads.
@@ -136,13 +141,13 @@ def plan_epoch(sizes: Sequence[UtteranceSize], rules: BatchRules, epoch: int) ->
         rules: how batches are made.
         epoch: which epoch; with `rules.seed` it fixes the order.
     """
-    waiting: dict[int, list[tuple[int, ...]]] = {bucket: [] for bucket in rules.buckets}
+    waiting: dict[int, list[_Row]] = {bucket: [] for bucket in rules.buckets}
     batches = []
     for row in _joined_rows(sizes, rules, epoch):
-        bucket = _bucket(_row_tokens(sizes, row), rules.buckets)
+        bucket = _bucket(row.tokens(sizes), rules.buckets)
         waiting[bucket].append(row)
         if len(waiting[bucket]) == rules.global_batch_size:
-            batches.append(BatchPlan(bucket, tuple(waiting[bucket])))
+            batches.append(_batch(waiting[bucket], bucket, rules.global_batch_size))
             waiting[bucket] = []
     left = [row for bucket in rules.buckets for row in waiting[bucket]]
     return batches + _chunks(sizes, left, rules.buckets, rules.global_batch_size)
@@ -158,110 +163,53 @@ def plan_in_order(
         batch_size: rows of a batch; empty rows fill the last one.
         buckets: target lengths T; a batch takes the shortest that holds all of its rows.
     """
-    rows = [(index,) for index in range(len(sizes))]
+    rows = [_Row((index,)) for index in range(len(sizes))]
     return _chunks(sizes, rows, buckets, batch_size)
 
 
-class BatchSchedule:
-    """The batches of a whole run: step k (from 0) is the batch that makes update k + 1.
+class _Row(NamedTuple):
+    """Utterances that are joined, and whether their label has timestamps."""
 
-    Args:
-        sizes: of the utterances, all of which fit.
-        rules: how batches are made.
-        epochs: passes over the utterances; or
-        steps: number of batches, over as many epochs as they need. Exactly one is given.
-    """
+    indices: tuple[int, ...]
+    is_timestamped: bool = False
 
-    def __init__(
-        self,
-        sizes: Sequence[UtteranceSize],
-        rules: BatchRules,
-        *,
-        epochs: int | None = None,
-        steps: int | None = None,
-    ) -> None:
-        if (epochs is None) == (steps is None):
-            raise ValueError("give either epochs or steps")
-        if not sizes:
-            raise InputError(
-                "no utterance is left to train on; at least one must fit the context and the "
-                "longest bucket: lengthen them, or check the data"
-            )
-        self._sizes = sizes
-        self._rules = rules
-        self._lock = threading.Lock()
-        self._ends = [0]  # _ends[e]: number of batches in the epochs before e
-        self._planned: dict[int, list[BatchPlan]] = {}
-        if steps is not None:
-            self._length = steps
-        else:
-            assert epochs is not None
-            self._length = self._end_of_epoch(epochs)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, step: int) -> BatchPlan:
-        if not 0 <= step < self._length:
-            raise IndexError(f"step {step} of {self._length}")
-        epoch, index = self.position(step)
-        with self._lock:
-            return self._plan(epoch)[index]
-
-    def position(self, step: int) -> tuple[int, int]:
-        """Epoch and place within it of a step's batch."""
-        while self._ends[-1] <= step:
-            self._end_of_epoch(len(self._ends))
-        epoch = bisect.bisect_right(self._ends, step) - 1
-        return epoch, step - self._ends[epoch]
-
-    def _end_of_epoch(self, epochs: int) -> int:
-        # Epochs differ in length when utterances are joined, so each is planned once to count it.
-        with self._lock:
-            while len(self._ends) <= epochs:
-                self._ends.append(self._ends[-1] + len(self._plan(len(self._ends) - 1)))
-            return self._ends[epochs]
-
-    def _plan(self, epoch: int) -> list[BatchPlan]:
-        if epoch not in self._planned:
-            # Prefetching threads may stand on both sides of an epoch's end: keep two.
-            self._planned = {e: p for e, p in self._planned.items() if abs(e - epoch) <= 1}
-            self._planned[epoch] = plan_epoch(self._sizes, self._rules, epoch)
-        return self._planned[epoch]
+    def tokens(self, sizes: Sequence[UtteranceSize]) -> int:
+        """Of prompt and label."""
+        prompt = sizes[self.indices[0]].prompt_tokens
+        labels = [sizes[index].label_tokens for index in self.indices]
+        return timestamped_length(prompt, labels) if self.is_timestamped else prompt + sum(labels)
 
 
-def _joined_rows(
-    sizes: Sequence[UtteranceSize], rules: BatchRules, epoch: int
-) -> Iterator[tuple[int, ...]]:
+def _joined_rows(sizes: Sequence[UtteranceSize], rules: BatchRules, epoch: int) -> Iterator[_Row]:
     # Raw bits of a seeded PCG64 are fixed by NumPy for good; Generator.permutation is not.
     bits = np.random.PCG64(np.random.SeedSequence([rules.seed, epoch]))
     order = np.argsort(bits.random_raw(len(sizes)), kind="stable").tolist()
     joins = (bits.random_raw(len(sizes)) / 2.0**64 < rules.join_probability).tolist()
-    row: tuple[int, ...] = ()
-    for index, join in zip(order, joins, strict=True):
-        if row and join and _fits(sizes, (*row, index), rules):
-            row = (*row, index)
-            continue
-        if row:
+    stamps = (bits.random_raw(len(sizes)) / 2.0**64 < rules.timestamp_probability).tolist()
+    row: _Row | None = None
+    for index, join, stamp in zip(order, joins, stamps, strict=True):
+        if row is not None and join:
+            longer = row._replace(indices=(*row.indices, index))
+            if _fits(sizes, longer, rules):
+                row = longer
+                continue
+        if row is not None:
             yield row
-        row = (index,)
-    if row:
+        row = _Row((index,), stamp)
+        if row.tokens(sizes) > rules.buckets[-1]:
+            row = _Row((index,))
+    if row is not None:
         yield row
 
 
-def _fits(sizes: Sequence[UtteranceSize], row: tuple[int, ...], rules: BatchRules) -> bool:
-    seconds = sum(sizes[i].seconds for i in row) + rules.gap_seconds * (len(row) - 1)
+def _fits(sizes: Sequence[UtteranceSize], row: _Row, rules: BatchRules) -> bool:
+    joined = [sizes[index] for index in row.indices]
+    seconds = sum(size.seconds for size in joined)
     return (
-        sizes[row[0]].group == sizes[row[-1]].group
+        joined[0].group == joined[-1].group
         and seconds <= rules.context_seconds + _ROUNDING_SECONDS
-        and _row_tokens(sizes, row) <= rules.buckets[-1]
+        and row.tokens(sizes) <= rules.buckets[-1]
     )
-
-
-def _row_tokens(sizes: Sequence[UtteranceSize], row: tuple[int, ...]) -> int:
-    if not row:
-        return 0
-    return sizes[row[0]].prompt_tokens + sum(sizes[index].label_tokens for index in row)
 
 
 def _bucket(tokens: int, buckets: Sequence[int]) -> int:
@@ -270,14 +218,20 @@ def _bucket(tokens: int, buckets: Sequence[int]) -> int:
 
 def _chunks(
     sizes: Sequence[UtteranceSize],
-    rows: Sequence[tuple[int, ...]],
+    rows: Sequence[_Row],
     buckets: Sequence[int],
     batch_size: int,
 ) -> list[BatchPlan]:
     plans = []
     for start in range(0, len(rows), batch_size):
-        chunk = tuple(rows[start : start + batch_size])
-        longest = max(_row_tokens(sizes, row) for row in chunk)
-        padded = chunk + ((),) * (batch_size - len(chunk))
-        plans.append(BatchPlan(_bucket(longest, buckets), padded))
+        chunk = rows[start : start + batch_size]
+        longest = max(row.tokens(sizes) for row in chunk)
+        plans.append(_batch(chunk, _bucket(longest, buckets), batch_size))
     return plans
+
+
+def _batch(rows: Sequence[_Row], target_length: int, batch_size: int) -> BatchPlan:
+    """A batch of these rows, filled up with empty ones."""
+    indices = [row.indices for row in rows] + [()] * (batch_size - len(rows))
+    timestamped = frozenset(row.indices[0] for row in rows if row.is_timestamped)
+    return BatchPlan(target_length, tuple(indices), timestamped)

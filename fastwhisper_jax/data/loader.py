@@ -8,10 +8,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from fastwhisper_jax.data.audio import SAMPLE_RATE_HZ, load_audio
+from fastwhisper_jax.data.audio import load_audio
 from fastwhisper_jax.data.batches import BatchPlan
 from fastwhisper_jax.data.features import HOP_SAMPLES
 from fastwhisper_jax.data.manifest import Utterance
+from fastwhisper_jax.data.timestamps import timestamped
 from fastwhisper_jax.data.tokens import UtteranceTokens, decoder_arrays
 
 Batch = dict[str, np.ndarray]
@@ -27,18 +28,15 @@ class Schedule(Protocol):
     def __getitem__(self, step: int, /) -> BatchPlan: ...
 
 
-def audio_inputs(
-    rows: Rows, target_length: int, *, samples: int, gap_seconds: float = 0.0
-) -> Batch:
+def audio_inputs(rows: Rows, target_length: int, *, samples: int) -> Batch:
     """Decodes the audio of rows of utterances: the usual encoder input of a batch.
 
-    A row's utterances are laid back to back with `gap_seconds` of silence between them.
+    A row's utterances are laid back to back.
 
     Args:
         rows: for each row, the utterances joined in it; none for an empty row.
         target_length: T of the batch, of no concern to audio.
         samples: A, length of the window.
-        gap_seconds: silence between joined utterances.
 
     Returns:
         "audio" (b, A) float32, zero after the speech; "frames" (b,) int32, mel frames of each row
@@ -46,14 +44,10 @@ def audio_inputs(
     """
     audio = np.zeros((len(rows), samples), np.float32)
     frames = np.zeros((len(rows),), np.int32)
-    gap = np.zeros((round(gap_seconds * SAMPLE_RATE_HZ),), np.float32)
     for index, row in enumerate(rows):
         if not row:
             continue
-        parts: list[np.ndarray] = []
-        for utterance in row:
-            part = load_audio(utterance.audio, utterance.offset, utterance.duration)
-            parts += [gap, part] if parts else [part]
+        parts = [load_audio(each.audio, each.offset, each.duration) for each in row]
         speech = np.concatenate(parts)[:samples]
         audio[index, : len(speech)] = speech
         frames[index] = -(-len(speech) // HOP_SAMPLES)  # rounded up
@@ -93,9 +87,15 @@ def assemble_batch(
     label_mask = np.zeros(shape, np.float32)
     for index, row in enumerate(rows):
         if row:
-            label = tuple(itertools.chain.from_iterable(tokens[i].label for i in row))
+            joined = [tokens[i] for i in row]
+            if row[0] in plan.timestamped:
+                seconds = [utterances[i].duration or 0.0 for i in row]
+                prompt, label = timestamped(joined, seconds)
+            else:
+                prompt = joined[0].prompt
+                label = tuple(itertools.chain.from_iterable(each.label for each in joined))
             input_ids[index], labels[index], label_mask[index] = decoder_arrays(
-                tokens[row[0]].prompt, label, plan.target_length, end_of_text
+                prompt, label, plan.target_length, end_of_text
             )
     inputs = load_inputs([[utterances[i] for i in row] for row in rows], plan.target_length)
     return {**inputs, "input_ids": input_ids, "labels": labels, "label_mask": label_mask}

@@ -9,9 +9,10 @@ import jax
 from jax.sharding import Mesh
 
 from fastwhisper_jax.config import Config
-from fastwhisper_jax.data.batches import BatchRules, BatchSchedule, plan_in_order
+from fastwhisper_jax.data.batches import BatchRules, plan_in_order
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import LoadInputs
+from fastwhisper_jax.data.schedule import BatchSchedule
 from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.training.feeding import device_batches, make_featurise
 from fastwhisper_jax.training.metrics import reduce_pairs
@@ -67,6 +68,7 @@ def make_batch_schedule(config: Config, corpus: Corpus) -> BatchSchedule:
         context_seconds=config.student.context_seconds,
         seed=config.training.seed,
         join_probability=config.data.concatenate_probability,
+        timestamp_probability=config.data.timestamp_probability,
     )
     if config.training.steps is not None:
         return BatchSchedule(corpus.sizes, rules, steps=config.training.steps)

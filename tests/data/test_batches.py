@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import random
 from collections import Counter
@@ -6,7 +7,6 @@ import pytest
 
 from fastwhisper_jax.data.batches import (
     BatchRules,
-    BatchSchedule,
     UtteranceSize,
     plan_epoch,
     plan_in_order,
@@ -14,7 +14,7 @@ from fastwhisper_jax.data.batches import (
 )
 from fastwhisper_jax.errors import InputError
 
-_JOINING = {"join_probability": 0.7, "gap_seconds": 0.2}
+_JOINING = {"join_probability": 0.7}
 
 
 def _sizes(count: int, groups: str = "a") -> list[UtteranceSize]:
@@ -89,10 +89,10 @@ def test_a_batch_that_does_not_divide_over_the_processes_is_an_input_error():
 
 def test_joined_utterances_never_exceed_context_or_bucket_and_share_their_group():
     sizes = _sizes(300, groups="ab")
-    plans = plan_epoch(sizes, _rules(join_probability=1.0, gap_seconds=0.5), epoch=0)
+    plans = plan_epoch(sizes, _rules(join_probability=1.0), epoch=0)
     rows = [row for plan in plans for row in plan.rows if row]
     for row in rows:
-        seconds = sum(sizes[index].seconds for index in row) + 0.5 * (len(row) - 1)
+        seconds = sum(sizes[index].seconds for index in row)
         assert seconds <= 30.0
         assert _row_tokens(sizes, row) <= 64
         assert len({sizes[index].group for index in row}) == 1
@@ -113,6 +113,45 @@ def test_without_joining_each_row_is_one_utterance():
     assert all(len(row) <= 1 for plan in plans for row in plan.rows)
 
 
+def _timestamped(plans):
+    return {index for plan in plans for index in plan.timestamped}
+
+
+def test_rows_with_timestamps_are_as_many_as_asked_and_fixed_by_seed_and_epoch():
+    sizes, rules = _sizes(400), _rules(timestamp_probability=0.3, buckets=(16, 64, 128))
+    found = _timestamped(plan_epoch(sizes, rules, epoch=1))
+    assert 90 <= len(found) <= 150
+    assert found == _timestamped(plan_epoch(sizes, rules, epoch=1))
+    assert found != _timestamped(plan_epoch(sizes, rules, epoch=2))
+    other = dataclasses.replace(rules, seed=1)
+    assert found != _timestamped(plan_epoch(sizes, other, epoch=1))
+
+
+def test_timestamps_change_neither_the_order_nor_what_is_joined():
+    sizes, rules = _sizes(200), _rules(join_probability=0.5, buckets=(400,))
+    plain = plan_epoch(sizes, rules, epoch=0)
+    stamped = plan_epoch(sizes, dataclasses.replace(rules, timestamp_probability=0.5), epoch=0)
+    assert [plan.rows for plan in stamped] == [plan.rows for plan in plain]
+    assert _timestamped(stamped) and not _timestamped(plain)
+
+
+def test_buckets_count_the_two_timestamps_of_each_utterance():
+    """A prompt of 4 loses one token, and each text of 4 gets two more."""
+    sizes = [UtteranceSize(1.0, 4, 4)] * 8
+    for utterances, length in ((1, 9), (2, 15), (3, 21)):
+        longest = {"buckets": (length - 1, length), "context_seconds": float(utterances)}
+        rules = _rules(join_probability=1.0, timestamp_probability=1.0, **longest)
+        plans = plan_epoch(sizes, rules, epoch=0)
+        assert plans[0].target_length == length
+        assert max(map(len, plans[0].rows)) == utterances
+
+
+def test_a_row_that_timestamps_would_make_too_long_has_none():
+    sizes = [UtteranceSize(1.0, 4, 12), UtteranceSize(1.0, 4, 11)]
+    (plan,) = plan_epoch(sizes, _rules(timestamp_probability=1.0, buckets=(16,)), epoch=0)
+    assert plan.timestamped == {1}
+
+
 def test_what_does_not_fit_is_dropped_and_counted():
     sizes = [
         UtteranceSize(30.0, 4, 60),
@@ -125,42 +164,15 @@ def test_what_does_not_fit_is_dropped_and_counted():
     assert (selection.too_long_audio, selection.too_long_label, selection.dropped) == (1, 1, 2)
 
 
-@pytest.mark.parametrize("joining", [{}, _JOINING])
-def test_a_schedule_is_its_epochs_one_after_the_other(joining):
-    sizes, rules = _sizes(101), _rules(**joining)
-    epochs = [plan_epoch(sizes, rules, epoch) for epoch in range(4)]
-    schedule = BatchSchedule(sizes, rules, epochs=4)
-    expected = list(itertools.chain.from_iterable(epochs))
-    assert len(schedule) == len(expected)
-    assert list(schedule) == expected
-    places = [(epoch, index) for epoch in range(4) for index in range(len(epochs[epoch]))]
-    assert [schedule.position(step) for step in range(len(schedule))] == places
-
-
-def test_a_schedule_of_steps_equals_one_of_epochs_as_far_as_it_goes():
-    sizes, rules = _sizes(101), _rules(**_JOINING)
-    by_epochs = BatchSchedule(sizes, rules, epochs=3)
-    by_steps = BatchSchedule(sizes, rules, steps=len(by_epochs) - 1)
-    assert list(by_steps) == list(by_epochs)[:-1]
-    with pytest.raises(IndexError):
-        by_steps[len(by_steps)]
-
-
-def test_any_step_of_a_fresh_schedule_equals_that_of_one_read_from_the_start():
-    sizes, rules = _sizes(101), _rules(**_JOINING)
-    read = list(BatchSchedule(sizes, rules, epochs=4))
-    for step in (len(read) - 1, len(read) // 2, 0):
-        assert BatchSchedule(sizes, rules, epochs=4)[step] == read[step]
-
-
-def test_a_schedule_without_utterances_is_an_input_error():
-    with pytest.raises(InputError, match="no utterance is left"):
-        BatchSchedule([], _rules(), epochs=1)
-
-
 @pytest.mark.parametrize(
     "changes",
-    [{"global_batch_size": 0}, {"buckets": ()}, {"buckets": (64, 32)}, {"join_probability": 2}],
+    [
+        {"global_batch_size": 0},
+        {"buckets": ()},
+        {"buckets": (64, 32)},
+        {"join_probability": 2},
+        {"timestamp_probability": -0.1},
+    ],
 )
 def test_rules_that_cannot_hold_are_input_errors(changes):
     with pytest.raises(InputError, match=next(iter(changes))):

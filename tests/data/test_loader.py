@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from fastwhisper_jax.data.batches import BatchPlan, BatchRules, BatchSchedule, UtteranceSize
+from fastwhisper_jax.data.batches import BatchPlan, BatchRules, UtteranceSize
 from fastwhisper_jax.data.loader import (
     assemble_batch,
     audio_inputs,
@@ -17,6 +17,7 @@ from fastwhisper_jax.data.loader import (
     read_batches,
 )
 from fastwhisper_jax.data.manifest import Utterance
+from fastwhisper_jax.data.schedule import BatchSchedule
 from fastwhisper_jax.data.tokens import UtteranceTokens, decoder_arrays
 from fastwhisper_jax.errors import InputError
 
@@ -104,12 +105,13 @@ def test_joined_utterances_lie_back_to_back_with_their_labels_joined(utterances,
         np.testing.assert_array_equal(batch[name][0], array)
 
 
-def test_a_gap_of_silence_lies_between_joined_utterances_only(utterances):
-    rows = [[utterances[0], utterances[1]]]
-    batch = audio_inputs(rows, 8, samples=1_000, gap_seconds=0.01)
-    assert not batch["audio"][0, 160:320].any()
-    np.testing.assert_array_equal(batch["audio"][0, 320:640], np.full(320, 0.02, "f4"))
-    assert not batch["audio"][0, 640:].any()
+def test_a_row_with_timestamps_says_when_each_utterance_is_spoken(utterances, tokens, assemble):
+    """The prompt's last token, no timestamps, is 2; so 3 is 0.00 s, and 6 is 0.06 s."""
+    batch = assemble(BatchPlan(16, ((3, 1), (1,)), frozenset({3})))
+    row = decoder_arrays((1,), (3, *tokens[3].label, 5, 5, *tokens[1].label, 6), 16, _END)
+    plain = decoder_arrays((1, 2), tokens[1].label, 16, _END)
+    for name in ("input_ids", "labels", "label_mask"):
+        np.testing.assert_array_equal(batch[name], [getattr(row, name), getattr(plain, name)])
 
 
 def test_a_part_of_a_file_is_loaded_as_such(utterances):

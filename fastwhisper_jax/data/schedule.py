@@ -1,0 +1,76 @@
+"""The batches of a whole run, by step: what makes resuming exact is one integer."""
+
+import bisect
+import threading
+from collections.abc import Sequence
+
+from fastwhisper_jax.data.batches import BatchPlan, BatchRules, UtteranceSize, plan_epoch
+from fastwhisper_jax.errors import InputError
+
+
+class BatchSchedule:
+    """The batches of a whole run: step k (from 0) is the batch that makes update k + 1.
+
+    Args:
+        sizes: of the utterances, all of which fit.
+        rules: how batches are made.
+        epochs: passes over the utterances; or
+        steps: number of batches, over as many epochs as they need. Exactly one is given.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[UtteranceSize],
+        rules: BatchRules,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+    ) -> None:
+        if (epochs is None) == (steps is None):
+            raise ValueError("give either epochs or steps")
+        if not sizes:
+            raise InputError(
+                "no utterance is left to train on; at least one must fit the context and the "
+                "longest bucket: lengthen them, or check the data"
+            )
+        self._sizes = sizes
+        self._rules = rules
+        self._lock = threading.Lock()
+        self._ends = [0]  # _ends[e]: number of batches in the epochs before e
+        self._planned: dict[int, list[BatchPlan]] = {}
+        if steps is not None:
+            self._length = steps
+        else:
+            assert epochs is not None
+            self._length = self._end_of_epoch(epochs)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, step: int) -> BatchPlan:
+        if not 0 <= step < self._length:
+            raise IndexError(f"step {step} of {self._length}")
+        epoch, index = self.position(step)
+        with self._lock:
+            return self._plan(epoch)[index]
+
+    def position(self, step: int) -> tuple[int, int]:
+        """Epoch and place within it of a step's batch."""
+        while self._ends[-1] <= step:
+            self._end_of_epoch(len(self._ends))
+        epoch = bisect.bisect_right(self._ends, step) - 1
+        return epoch, step - self._ends[epoch]
+
+    def _end_of_epoch(self, epochs: int) -> int:
+        # Epochs differ in length when utterances are joined, so each is planned once to count it.
+        with self._lock:
+            while len(self._ends) <= epochs:
+                self._ends.append(self._ends[-1] + len(self._plan(len(self._ends) - 1)))
+            return self._ends[epochs]
+
+    def _plan(self, epoch: int) -> list[BatchPlan]:
+        if epoch not in self._planned:
+            # Prefetching threads may stand on both sides of an epoch's end: keep two.
+            self._planned = {e: p for e, p in self._planned.items() if abs(e - epoch) <= 1}
+            self._planned[epoch] = plan_epoch(self._sizes, self._rules, epoch)
+        return self._planned[epoch]
