@@ -20,7 +20,6 @@ from fastwhisper_jax.interop.load import load_model, resolve_model
 from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.sharding import make_mesh
 from fastwhisper_jax.transcription import writers
-from fastwhisper_jax.transcription.long_form import transcribe_recordings
 from fastwhisper_jax.transcription.segments import Transcript
 
 Say = Callable[[str], None]
@@ -51,19 +50,19 @@ def run(options: Options, say: Say) -> bool:
     loaded = load_model(resolve_model(options.model))
     tokenizer = load_tokenizer(loaded.folder)
     params = place_params(loaded.params, options.dtype, mesh)
-    lanes = min(options.batch_size, len(seconds))
     with progress(round(sum(seconds.values())), "transcribe", "s of audio") as advance:
-        model, how = prepare(options, loaded, tokenizer, params, mesh, lanes, advance)
+        ready = prepare(options, loaded, tokenizer, params, mesh, [*seconds.values()], advance)
         if options.out is not None:
             _make_folder(options.out)
         features = functools.partial(
             RecordingFeatures, n_mels=loaded.dims.n_mels, window_frames=loaded.dims.n_frames
         )
-        recordings = _opened(options.files, seconds, features, failures)
+        opened = _opened(options.files, seconds, features, failures)
+        recordings = ((index, recording, ready.language) for index, recording in opened)
         waiting: dict[int, Transcript] = {}
         order = iter(seconds)
         upcoming = next(order, None)
-        for index, transcript in transcribe_recordings(recordings, model, how):
+        for index, transcript in ready.transcribe(recordings, ready.model, ready.how):
             if targets:
                 _write(transcript, options, index, targets[index])
                 continue

@@ -6,6 +6,7 @@ from pathlib import Path
 
 SUMMARY = "transcribe recordings of any length, with times"
 EXAMPLE = "fastwhisper transcribe my-student talk.flac interview.mp3 --format srt --out subtitles/"
+CUTS = ("timestamps", "pauses")
 FORMATS = ("txt", "json", "srt", "vtt")
 
 
@@ -20,7 +21,7 @@ class Options:
     language: str | None = None
     task: str = "transcribe"
     word_timestamps: bool = False
-    timestamps: bool = True
+    cut: str | None = None
     previous_text: bool = True
     fallback: bool = True
     beam: int = 1
@@ -59,16 +60,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="times of words: in json beside each segment's text, in srt and vtt a cue for each",
     )
     add(
-        "--no-timestamps",
-        dest="timestamps",
-        action="store_false",
-        help="for models that never learned timestamps; cuts at every window, even within a word",
+        "--cut",
+        choices=CUTS,
+        help="where windows end: at timestamps that the model writes, or at pauses, with what is "
+        "between them decoded plainly; default: what the model was trained for",
     )
     add(
         "--no-previous-text",
         dest="previous_text",
         action="store_false",
-        help="do not show a window the text before it: less consistent, recovers from repetition",
+        help="do not show a window the text before it (never done where windows end at pauses): "
+        "less consistent, recovers from repetition",
     )
     add(
         "--no-fallback",

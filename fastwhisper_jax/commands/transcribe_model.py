@@ -1,12 +1,12 @@
 """From a loaded model and the options of `transcribe` to what the long-form loop is given."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jax.sharding import Mesh
 
 from fastwhisper_jax.commands.transcribe_arguments import Options
-from fastwhisper_jax.data.tokens import is_multilingual, prompt_tokens
+from fastwhisper_jax.data.tokens import is_multilingual, no_timestamps_token, prompt_tokens
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.rules import decoding_rules
 from fastwhisper_jax.interop.load import LoadedModel
@@ -14,13 +14,38 @@ from fastwhisper_jax.training.progress import Advance
 from fastwhisper_jax.training.sharding import model_options
 from fastwhisper_jax.transcription.fallback import Thresholds
 from fastwhisper_jax.transcription.lane import Prompts
-from fastwhisper_jax.transcription.long_form import LongForm
+from fastwhisper_jax.transcription.long_form import LongForm, transcribe_recordings
 from fastwhisper_jax.transcription.model import Heads, WindowModel, make_window_model
+from fastwhisper_jax.transcription.pieces import transcribe_pieces
+from fastwhisper_jax.transcription.segments import Transcript
 from fastwhisper_jax.transcription.timestamp_rules import TimestampRules
 from fastwhisper_jax.transcription.window_decoding import WindowRules
 
 if TYPE_CHECKING:
     from transformers import WhisperTokenizer
+
+
+# In generation_config.json of an export; other programs pass it over. A model where it is missing is
+# taken to write timestamps, as openai's do.
+TRAINED_WITH_TIMESTAMPS = "trained_with_timestamps"
+
+# What lies between two pauses, about.
+_PIECE_SECONDS = 4.0
+
+
+class Transcriber(NamedTuple):
+    """A model, and how recordings go through it.
+
+    Attributes:
+        model, how: as `transcribe` takes them.
+        language: code of all recordings; None detects each one's.
+        transcribe: `transcribe_recordings` or `transcribe_pieces`.
+    """
+
+    model: WindowModel
+    how: LongForm
+    language: str | None
+    transcribe: Callable[[Iterator[Any], WindowModel, LongForm], Iterator[tuple[int, Transcript]]]
 
 
 def prepare(
@@ -29,10 +54,19 @@ def prepare(
     tokenizer: "WhisperTokenizer",
     params: dict[str, Any],
     mesh: Mesh,
-    lanes: int,
+    seconds: Sequence[float],
     advance: Advance,
-) -> tuple[WindowModel, LongForm]:
+) -> Transcriber:
     """What the long-form loop needs of a model.
+
+    Args:
+        options: of the command.
+        loaded: the model.
+        tokenizer: its own.
+        params: on the mesh, in the compute dtype.
+        mesh: of one device.
+        seconds: lengths of the recordings.
+        advance: told the seconds of audio that are done.
 
     Raises:
         InputError: the model cannot do what the options ask for.
@@ -41,7 +75,8 @@ def prepare(
     heads = _alignment_heads(loaded) if options.word_timestamps else ()
     languages = _languages(tokenizer)
     language = _language(options, tokenizer, languages)
-    prompts = _prompts(options, loaded, tokenizer, languages, language)
+    cuts_at_pauses = _cuts_at_pauses(options, loaded, tokenizer)
+    prompts = _prompts(options, loaded, tokenizer, languages, language, cuts_at_pauses)
     start_tokens = len(prompts.start_tokens(language or next(iter(languages), None)))
     room = dims.n_text_ctx - start_tokens - prompts.most_previous - bool(prompts.most_previous)
     max_new_tokens = min(options.max_new_tokens, dims.n_text_ctx - start_tokens)
@@ -52,7 +87,7 @@ def prepare(
         )
     rules = WindowRules(
         decoding=decoding_rules(loaded.generation_config),
-        timestamps=_timestamp_rules(loaded, prompts) if options.timestamps else None,
+        timestamps=None if cuts_at_pauses else _timestamp_rules(loaded, prompts),
         # In every Whisper's vocabulary it stands right before <|notimestamps|>.
         no_speech=prompts.timestamp_begin - 2,
         start_tokens=start_tokens,
@@ -68,20 +103,36 @@ def prepare(
         heads,
         options.beam,
     )
+    # Of no more recordings, or pieces of them, than there are likely to be.
+    pieces = [max(1, round(length / _PIECE_SECONDS)) for length in seconds]
     how = LongForm(
         prompts=prompts,
         thresholds=Thresholds() if options.fallback else Thresholds(temperatures=(0.0,)),
-        lanes=lanes,
+        lanes=min(options.batch_size, sum(pieces) if cuts_at_pauses else len(seconds)),
         window_frames=dims.n_frames,
         decode=lambda tokens: str(
             tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
         ),
-        language=language,
         max_new_tokens=max_new_tokens,
         word_timestamps=options.word_timestamps,
         on_progress=_in_whole_seconds(advance),
     )
-    return model, how
+    transcribe = transcribe_pieces if cuts_at_pauses else transcribe_recordings
+    return Transcriber(model, how, language, transcribe)
+
+
+def _cuts_at_pauses(options: Options, loaded: LoadedModel, tokenizer: "WhisperTokenizer") -> bool:
+    """Whether windows end at pauses, because the user says so or the model writes no timestamps."""
+    last = no_timestamps_token(tokenizer) + 1 + loaded.dims.n_audio_ctx
+    has_timestamps = last < loaded.dims.n_vocab
+    if options.cut == "timestamps" and not has_timestamps:
+        raise InputError(
+            f"{loaded.folder} has no timestamps in its vocabulary of {loaded.dims.n_vocab} tokens, "
+            f"which --cut timestamps needs up to token {last}; use --cut pauses"
+        )
+    if options.cut is not None:
+        return options.cut == "pauses"
+    return not (has_timestamps and loaded.generation_config.get(TRAINED_WITH_TIMESTAMPS, True))
 
 
 def _languages(tokenizer: "WhisperTokenizer") -> dict[str, int]:
@@ -119,14 +170,16 @@ def _prompts(
     tokenizer: "WhisperTokenizer",
     languages: dict[str, int],
     language: str | None,
+    cuts_at_pauses: bool,
 ) -> Prompts:
     spoken = language or next(iter(languages), None)
     start, *after = prompt_tokens(tokenizer, spoken, options.task)
     no_timestamps = after[-1]
-    kept = after[:-1] if options.timestamps else after
+    kept = after if cuts_at_pauses else after[:-1]
     # In every Whisper's vocabulary: ... previous, no speech, no timestamps, 0.00 s, ...
     previous = loaded.generation_config.get("prev_sot_token_id", no_timestamps - 2)
-    most_previous = loaded.dims.n_text_ctx // 2 - 1 if options.previous_text else 0
+    shows_previous = options.previous_text and not cuts_at_pauses
+    most_previous = loaded.dims.n_text_ctx // 2 - 1 if shows_previous else 0
     return Prompts(
         languages=languages,
         start=start,
@@ -139,16 +192,10 @@ def _prompts(
 
 
 def _timestamp_rules(loaded: LoadedModel, prompts: Prompts) -> TimestampRules:
-    last = loaded.dims.n_audio_ctx
-    if loaded.dims.n_vocab <= prompts.timestamp_begin + last:
-        raise InputError(
-            f"{loaded.folder} has no timestamps in its vocabulary of {loaded.dims.n_vocab} tokens, "
-            f"it needs those of {last} steps of 0.02 s; add --no-timestamps"
-        )
     return TimestampRules(
         end_of_text=prompts.end_of_text,
         no_timestamps=prompts.timestamp_begin - 1,
-        last_timestamp=last,
+        last_timestamp=loaded.dims.n_audio_ctx,
     )
 
 

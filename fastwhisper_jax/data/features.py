@@ -10,6 +10,8 @@ from fastwhisper_jax.data.audio import SAMPLE_RATE_HZ
 
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
+# Whisper's features keep what is at most 8 decades of power below the loudest bin.
+FLOOR_BELOW_LOUDEST = 8.0
 
 
 @functools.cache
@@ -49,8 +51,8 @@ def mel_filters(n_mels: int) -> np.ndarray:
 def log_mel_spectrogram(audio: jax.Array, n_mels: int) -> jax.Array:
     """Whisper's log-mel spectrogram.
 
-    With P the power spectrum of Hann windows of 25 ms every 10 ms and W the mel filters:
-    x = log10(max(P W, 1e-10)), y = (max(x, max(x) - 8) + 4) / 4, the maximum taken over each row.
+    With x of `log10_mel`: y = (max(x, max(x) - 8) + 4) / 4, the maximum taken over each row, whose
+    signal is reflected at both ends.
 
     Args:
         audio: (B, A) float32 samples at 16 kHz, A a multiple of 160.
@@ -61,14 +63,29 @@ def log_mel_spectrogram(audio: jax.Array, n_mels: int) -> jax.Array:
 
     Source: transformers' WhisperFeatureExtractor; openai/whisper's `log_mel_spectrogram`.
     """
-    batch, samples = audio.shape
-    frames = samples // HOP_SAMPLES
     half = WINDOW_SAMPLES // 2
     padded = jnp.pad(audio.astype(jnp.float32), ((0, 0), (half, half)), mode="reflect")
+    log_mel = log10_mel(padded[:, : audio.shape[1] - HOP_SAMPLES + WINDOW_SAMPLES], n_mels)
+    loudest = jnp.max(log_mel, axis=(1, 2), keepdims=True)
+    return (jnp.maximum(log_mel, loudest - FLOOR_BELOW_LOUDEST) + 4.0) / 4.0
+
+
+def log10_mel(audio: jax.Array, n_mels: int) -> jax.Array:
+    """log10(max(P W, 1e-10)), with P the power spectrum of windows and W the mel filters.
+
+    Args:
+        audio: (B, 160 (L - 1) + 400) float32: Hann windows of 25 ms every 10 ms.
+        n_mels: M, mel bins (static under jit).
+
+    Returns:
+        (B, L, M) float32, neither clamped nor scaled.
+    """
+    batch, samples = audio.shape
+    frames = (samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1
     # A window is two and a half hops: cut the signal into hops and lay neighbours side by side,
     # which costs copies where a gather of (L, 400) indices would be slow.
-    hops = padded[:, : (frames + 2) * HOP_SAMPLES].reshape(batch, frames + 2, HOP_SAMPLES)
     rest = WINDOW_SAMPLES - 2 * HOP_SAMPLES
+    hops = jnp.pad(audio, ((0, 0), (0, HOP_SAMPLES - rest))).reshape(batch, frames + 2, HOP_SAMPLES)
     windows = jnp.concatenate([hops[:, :-2], hops[:, 1:-1], hops[:, 2:, :rest]], axis=-1)
     # Periodic Hann, as torch.hann_window: np.hanning is the symmetric one.
     hann = jnp.asarray(np.hanning(WINDOW_SAMPLES + 1)[:-1], jnp.float32)
@@ -76,9 +93,7 @@ def log_mel_spectrogram(audio: jax.Array, n_mels: int) -> jax.Array:
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     # Full precision: a TPU would otherwise multiply in bfloat16, which the logarithm shows.
     mel = jnp.matmul(power, jnp.asarray(mel_filters(n_mels)), precision=jax.lax.Precision.HIGHEST)
-    log_mel = jnp.log10(jnp.maximum(mel, 1e-10))
-    loudest = jnp.max(log_mel, axis=(1, 2), keepdims=True)
-    return (jnp.maximum(log_mel, loudest - 8.0) + 4.0) / 4.0
+    return jnp.log10(jnp.maximum(mel, 1e-10))
 
 
 def spec_augment(

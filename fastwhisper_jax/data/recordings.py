@@ -11,12 +11,17 @@ import soundfile
 import soxr
 
 from fastwhisper_jax.data.audio import SAMPLE_RATE_HZ, audio_seconds
-from fastwhisper_jax.data.features import HOP_SAMPLES, WINDOW_SAMPLES, mel_filters
+from fastwhisper_jax.data.features import (
+    FLOOR_BELOW_LOUDEST,
+    HOP_SAMPLES,
+    WINDOW_SAMPLES,
+    log10_mel,
+)
 from fastwhisper_jax.errors import InputError
 
 BLOCK_SECONDS = 30
-# Whisper's features keep what is at most 8 decades of power below the loudest bin.
-_FLOOR_BELOW_LOUDEST = 8.0
+# log10 mel power where there is no sound at all.
+_SILENCE = -10.0
 
 
 class RecordingFeatures:
@@ -29,6 +34,7 @@ class RecordingFeatures:
     Attributes:
         frames: mel frames within the recording.
         seconds: its length.
+        loudness: (frames,) float32, log10 of each frame's mean mel power.
     """
 
     def __init__(self, path: str, n_mels: int, window_frames: int) -> None:
@@ -46,6 +52,7 @@ class RecordingFeatures:
         self._n_mels, self._window_frames = n_mels, window_frames
         self._loudest = -np.inf
         self._stored_frames = 0
+        self._block_loudness: list[np.ndarray] = []
         self._file = tempfile.TemporaryFile()
         try:
             self._read(path)
@@ -80,13 +87,15 @@ class RecordingFeatures:
             missing = block + WINDOW_SAMPLES - HOP_SAMPLES - len(pending)
             pending = self._store_whole_blocks(np.pad(pending, (0, max(0, missing))))
         self._stored_frames = last
+        self.loudness = np.concatenate(self._block_loudness)[: self.frames]
 
     def _store_whole_blocks(self, pending: np.ndarray) -> np.ndarray:
         """Turns samples into frames, a block at a time; returns the samples that are left."""
         block = BLOCK_SECONDS * SAMPLE_RATE_HZ
         while len(pending) >= block + WINDOW_SAMPLES - HOP_SAMPLES:
             audio = pending[: block + WINDOW_SAMPLES - HOP_SAMPLES]
-            log_mel = np.asarray(_log10_mel(audio, self._n_mels))
+            log_mel, loudness = map(np.asarray, _block_features(audio, self._n_mels))
+            self._block_loudness.append(loudness)
             self._loudest = max(self._loudest, float(log_mel.max()))
             self._file.write(log_mel.tobytes())
             self._stored_frames += len(log_mel)
@@ -100,33 +109,43 @@ class RecordingFeatures:
             (L, M) float32. Zeros stand behind the end of a recording that is longer than a window,
             as in openai/whisper and transformers; a shorter one is followed by silence.
         """
-        bytes_per_frame = self._n_mels * 4
         frames = min(self._window_frames, self._stored_frames - start_frame)
+        window = np.zeros((self._window_frames, self._n_mels), np.float32)
+        window[:frames] = _scaled(self._stored(start_frame, frames), self._loudest)
+        return window
+
+    def clip(self, start_frame: int, end_frame: int) -> np.ndarray:
+        """The features that frames of at most a window have as a recording of their own.
+
+        Returns:
+            (L, M) float32: clamped at the loudest bin of these frames, and followed by silence.
+        """
+        frames = end_frame - start_frame
+        log_mel = np.full((self._window_frames, self._n_mels), _SILENCE, np.float32)
+        log_mel[:frames] = self._stored(start_frame, frames)
+        return _scaled(log_mel, float(log_mel.max()))
+
+    def _stored(self, start_frame: int, frames: int) -> np.ndarray:
+        """(frames, M) float32, neither clamped nor scaled."""
+        bytes_per_frame = self._n_mels * 4
         self._file.seek(start_frame * bytes_per_frame)
         stored = np.frombuffer(self._file.read(frames * bytes_per_frame), np.float32)
-        log_mel = np.maximum(stored, np.float32(self._loudest - _FLOOR_BELOW_LOUDEST))
-        window = np.zeros((self._window_frames, self._n_mels), np.float32)
-        window[:frames] = (log_mel.reshape(frames, self._n_mels) + 4.0) / 4.0
-        return window
+        return stored.reshape(frames, self._n_mels)
 
     def close(self) -> None:
         """Deletes the temporary file."""
         self._file.close()
 
 
+def _scaled(log_mel: np.ndarray, loudest: float) -> np.ndarray:
+    return (np.maximum(log_mel, np.float32(loudest - FLOOR_BELOW_LOUDEST)) + 4.0) / 4.0
+
+
 @functools.partial(jax.jit, static_argnames="n_mels")
-def _log10_mel(audio: jax.Array, n_mels: int) -> jax.Array:
-    """log10 mel power (L, M) of samples (160 (L - 1) + 400,), neither clamped nor scaled."""
-    frames = (audio.shape[0] - WINDOW_SAMPLES) // HOP_SAMPLES + 1
-    # Neighbouring hops side by side, as in `log_mel_spectrogram`.
-    rest = WINDOW_SAMPLES - 2 * HOP_SAMPLES
-    hops = jnp.pad(audio, (0, HOP_SAMPLES - rest)).reshape(frames + 2, HOP_SAMPLES)
-    windows = jnp.concatenate([hops[:-2], hops[1:-1], hops[2:, :rest]], axis=-1)
-    hann = jnp.asarray(np.hanning(WINDOW_SAMPLES + 1)[:-1], jnp.float32)
-    spectrum = jnp.fft.rfft(windows * hann[None], axis=-1)
-    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    mel = jnp.matmul(power, jnp.asarray(mel_filters(n_mels)), precision=jax.lax.Precision.HIGHEST)
-    return jnp.log10(jnp.maximum(mel, 1e-10))
+def _block_features(audio: jax.Array, n_mels: int) -> tuple[jax.Array, jax.Array]:
+    """log10 mel power (L, M) of samples (160 (L - 1) + 400,), and of each frame as a whole (L,)."""
+    log_mel = log10_mel(audio[None], n_mels)[0]
+    return log_mel, jnp.log10(jnp.mean(10.0**log_mel, axis=1))
 
 
 def _blocks(path: str) -> Iterator[np.ndarray]:

@@ -74,6 +74,11 @@ def end_of_text(tokenizer: "WhisperTokenizer") -> int:
     return _ids(tokenizer, END_OF_TEXT)[0]
 
 
+def no_timestamps_token(tokenizer: "WhisperTokenizer") -> int:
+    """Id of the token that asks for plain text; that of 0.00 s follows it in every vocabulary."""
+    return _ids(tokenizer, "<|notimestamps|>")[0]
+
+
 def is_multilingual(tokenizer: "WhisperTokenizer") -> bool:
     """Whether the model is told a language and a task.
 

@@ -71,7 +71,7 @@ class Lane:
     """
 
     def __init__(
-        self, index: int, recording: Recording, prompts: Prompts, language: str | None, window: int
+        self, index: int, recording: Recording, language: str | None, prompts: Prompts, window: int
     ) -> None:
         self.index = index
         self.recording = recording

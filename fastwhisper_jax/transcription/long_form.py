@@ -35,7 +35,6 @@ class LongForm:
         lanes: B, recordings at a time.
         window_frames: L, mel frames of a window.
         decode: text tokens to text.
-        language: code; None detects each recording's by its first window.
         max_new_tokens: the most tokens a window.
         word_timestamps: whether words get their own times.
         on_progress: told the seconds of audio that each window moved on by.
@@ -46,14 +45,13 @@ class LongForm:
     lanes: int
     window_frames: int
     decode: Decode
-    language: str | None
     max_new_tokens: int
     word_timestamps: bool = False
     on_progress: Callable[[float], None] = lambda seconds: None
 
 
 def transcribe_recordings(
-    recordings: Iterator[tuple[int, Recording]], model: WindowModel, how: LongForm
+    recordings: Iterator[tuple[int, Recording, str | None]], model: WindowModel, how: LongForm
 ) -> Iterator[tuple[int, Transcript]]:
     """Transcribes recordings, each yielded as soon as it is done, with its number.
 
@@ -61,7 +59,8 @@ def transcribe_recordings(
     depend on which others are decoded beside it.
 
     Args:
-        recordings: numbered in any way.
+        recordings: a number of any kind, the recording, and the code of its language; None detects
+            it in the first window.
         model: what is asked.
         how: to transcribe.
 
@@ -73,7 +72,7 @@ def transcribe_recordings(
             # Whoever is in a lane has a window left to decode.
             for place in range(how.lanes):
                 while lanes[place] is None and (opened := next(recordings, None)) is not None:
-                    lane = Lane(*opened, how.prompts, how.language, how.window_frames)
+                    lane = Lane(*opened, how.prompts, how.window_frames)
                     if lane.is_done:  # not a single frame
                         lane.recording.close()
                         yield lane.index, lane.transcript()

@@ -159,31 +159,78 @@ def test_temperatures_are_tried_and_repeat(model, files):
     assert run(options) == run(options)
 
 
-def test_a_vocabulary_without_timestamps_needs_the_option(tiny_teacher, files):
-    options = quick(str(tiny_teacher), files[:1])
-    with pytest.raises(InputError, match="--no-timestamps"):
-        run(options)
-    assert run(dataclasses.replace(options, timestamps=False))[0]
-
-
-def test_word_timestamps_need_alignment_heads(model, files, tmp_path):
-    folder = tmp_path / "model"
+def changed(model, folder, **generation):
+    """The model with other fields in its generation_config.json."""
     folder.mkdir()
     for name in os.listdir(model):
         (folder / name).symlink_to(os.path.join(model, name))
     config = json.loads((folder / "generation_config.json").read_text())
-    for heads in (None, [[7, 0]]):
-        (folder / "generation_config.json").unlink()
-        changed = json.dumps(config | {"alignment_heads": heads})
-        (folder / "generation_config.json").write_text(changed)
+    (folder / "generation_config.json").unlink()
+    (folder / "generation_config.json").write_text(json.dumps(config | generation))
+    return str(folder)
+
+
+def stamps(said):
+    tokens = [token for segment in json.loads(said)["segments"] for token in segment["tokens"]]
+    return [token for token in tokens if token >= N_SPECIAL_AND_BYTES]
+
+
+def test_who_was_not_trained_with_timestamps_writes_none_unless_told(model, files, tmp_path):
+    plain = changed(model, tmp_path / "plain", trained_with_timestamps=False)
+    both = changed(model, tmp_path / "both", trained_with_timestamps=True)
+    said = {}
+    for folder in (model, both, plain):
+        for cut in (None, "timestamps", "pauses"):
+            _, (said[folder, cut],) = run(quick(folder, files[3:], format="json", cut=cut))
+    assert stamps(said[model, None]) and not stamps(said[plain, None])
+    for folder, default in ((model, "timestamps"), (both, "timestamps"), (plain, "pauses")):
+        assert said[folder, None] == said[folder, default]
+        assert said[folder, "timestamps"] == said[model, "timestamps"]
+        assert said[folder, "pauses"] == said[model, "pauses"]
+
+
+def test_a_vocabulary_without_timestamps_is_cut_at_pauses(tiny_teacher, files):
+    options = quick(str(tiny_teacher), files[:1])
+    assert run(options)[0]
+    with pytest.raises(InputError, match="use --cut pauses"):
+        run(dataclasses.replace(options, cut="timestamps"))
+
+
+def test_pieces_between_pauses_have_their_own_times(model, files, tmp_path):
+    """Two seconds of sound, two of silence, one of sound."""
+    sound, _ = soundfile.read(files[2], stop=3 * RATE)
+    sound = np.concatenate([sound[: 2 * RATE], np.zeros(2 * RATE), sound[2 * RATE :]])
+    soundfile.write(tmp_path / "a.wav", sound, RATE)
+    soundfile.write(tmp_path / "silence.wav", np.zeros(RATE), RATE)
+    given = (str(tmp_path / "a.wav"), str(tmp_path / "silence.wav"))
+    # Random weights would write little but timestamps, which plain decoding allows.
+    text_only = list(range(N_SPECIAL_AND_BYTES, N_SPECIAL_AND_BYTES + 1501))
+    plain = changed(model, tmp_path / "plain", suppress_tokens=text_only)
+    done, said = run(quick(plain, given, format="json", cut="pauses", language=None))
+    first, second = json.loads(said[0])["segments"]
+    assert done and json.loads(said[0])["language"] == "en"
+    np.testing.assert_allclose([first["start"], first["end"]], [0.0, 2.2], atol=0.05)
+    np.testing.assert_allclose([second["start"], second["end"]], [3.8, 5.0], atol=0.05)
+    assert json.loads(said[1])["segments"] == []
+
+
+def test_beams_are_searched(model, files):
+    options = quick(model, files[:2], format="json")
+    assert run(dataclasses.replace(options, beam=3)) != run(options)
+
+
+def test_word_timestamps_need_alignment_heads(model, files, tmp_path):
+    for number, heads in enumerate((None, [[7, 0]])):
+        folder = changed(model, tmp_path / str(number), alignment_heads=heads)
         with pytest.raises(InputError, match="alignment_heads.*--word-timestamps"):
-            run(quick(str(folder), files[:1], format="json", word_timestamps=True))
+            run(quick(folder, files[:1], format="json", word_timestamps=True))
 
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({"batch_size": 0}, "--batch-size 0"),
+        ({"beam": 0}, "--beam 0"),
         ({"max_new_tokens": 0}, "--max-new-tokens 0"),
         ({"word_timestamps": True}, "--word-timestamps"),
         ({"format": "srt"}, "--out DIR"),
@@ -208,8 +255,8 @@ def test_names_that_would_collide_keep_their_ending(model, files, tmp_path):
 def test_arguments_become_options():
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    parsed = parser.parse_args(["m", "a", "b", "--no-timestamps", "--no-fallback"])
-    assert options_from(parsed) == Options("m", ("a", "b"), timestamps=False, fallback=False)
+    parsed = parser.parse_args(["m", "a", "b", "--cut", "pauses", "--no-fallback"])
+    assert options_from(parsed) == Options("m", ("a", "b"), cut="pauses", fallback=False)
     assert options_from(parser.parse_args(["m", "a"])) == Options("m", ("a",))
 
 

@@ -27,7 +27,6 @@ HOW = LongForm(
     lanes=2,
     window_frames=3000,
     decode=lambda tokens: " ".join(f"w{token}" for token in tokens),
-    language="en",
     max_new_tokens=12,
 )
 
@@ -103,9 +102,12 @@ class FakeModel:
 
 
 def run(script, lengths, how=HOW, languages=()):
+    """Languages are detected, those of the script, where there are any; else all is English."""
     recordings = [FakeRecording(i, frames) for i, frames in enumerate(lengths)]
     fake = FakeModel(script, languages)
-    found = list(transcribe_recordings(iter(enumerate(recordings)), fake.as_model(), how))
+    language = None if languages else "en"
+    numbered = ((index, recording, language) for index, recording in enumerate(recordings))
+    found = list(transcribe_recordings(numbered, fake.as_model(), how))
     assert all(recording.closed for recording in recordings)
     return dict(found), fake, [index for index, _ in found]
 
@@ -235,9 +237,8 @@ def test_an_empty_recording_takes_no_lane():
 
 
 def test_each_recording_has_its_own_detected_language():
-    how = dataclasses.replace(HOW, language=None)
     script = one_window(0) | one_window(1) | one_window(2)
-    found, fake, _ = run(script, [500, 500, 500], how, languages=(1, 0, 1))
+    found, fake, _ = run(script, [500, 500, 500], languages=(1, 0, 1))
     assert [found[i].language for i in range(3)] == ["es", "en", "es"]
     assert [given for *_, given in fake.asked] == [
         [START, ES, TASK],
@@ -265,7 +266,8 @@ def test_words_start_where_the_token_before_them_ends():
 def test_leaving_early_closes_what_is_open():
     recordings = [FakeRecording(i, 500) for i in range(3)]
     fake = FakeModel(one_window(0) | one_window(1) | one_window(2))
-    stream = transcribe_recordings(iter(enumerate(recordings)), fake.as_model(), HOW)
+    numbered = ((index, recording, "en") for index, recording in enumerate(recordings))
+    stream = transcribe_recordings(numbered, fake.as_model(), HOW)
     next(stream)
     stream.close()
     assert [recording.closed for recording in recordings[:2]] == [True, True]
