@@ -64,6 +64,7 @@ def run(run_dir: Path, target: Path, step: int | None, dtype: str = "float32") -
         license=_license(pair.origin),
         training=_training(config, restored.step),
         scores=_scores(run_dir, config, restored.step),
+        trained_with_timestamps=config.data.timestamp_probability > 0,
     )
     weights = jax.device_get(student)
     notes = export_student(target, pair.student_dims, weights, pair.origin, facts, dtype)

@@ -10,6 +10,7 @@ from fastwhisper_jax.data.tokens import is_multilingual, no_timestamps_token, pr
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.rules import decoding_rules
 from fastwhisper_jax.interop.load import LoadedModel
+from fastwhisper_jax.interop.student_configs import TRAINED_WITH_TIMESTAMPS
 from fastwhisper_jax.training.progress import Advance
 from fastwhisper_jax.training.sharding import model_options
 from fastwhisper_jax.transcription.fallback import Thresholds
@@ -24,10 +25,6 @@ from fastwhisper_jax.transcription.window_decoding import WindowRules
 if TYPE_CHECKING:
     from transformers import WhisperTokenizer
 
-
-# In generation_config.json of an export; other programs pass it over. A model where it is missing is
-# taken to write timestamps, as openai's do.
-TRAINED_WITH_TIMESTAMPS = "trained_with_timestamps"
 
 # What lies between two pauses, about.
 _PIECE_SECONDS = 4.0

@@ -99,7 +99,9 @@ def export_student(
     card = model_card(target.name, facts, dims, teacher_dims, dtype, heads_note)
     json_files = {
         "config.json": student_config(teacher_config, dims, dtype),
-        "generation_config.json": student_generation_config(teacher_generation, heads),
+        "generation_config.json": student_generation_config(
+            teacher_generation, heads, facts.trained_with_timestamps
+        ),
         "preprocessor_config.json": student_preprocessor_config(
             configs.read_preprocessor_config(teacher_folder), dims
         ),

@@ -36,6 +36,7 @@ class CardFacts:
             derived from. None: unknown.
         training: sentences about how it was trained (objective, data, updates), or nothing.
         scores: word error rates to tabulate.
+        trained_with_timestamps: whether its labels said when words are spoken.
     """
 
     base_model: str
@@ -45,6 +46,7 @@ class CardFacts:
     license: str | None = None
     training: str = ""
     scores: tuple[Score, ...] = ()
+    trained_with_timestamps: bool = False
 
 
 def model_card(

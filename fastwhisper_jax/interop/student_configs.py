@@ -4,6 +4,10 @@ from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop.configs import SIZES, Config
 from fastwhisper_jax.models.dimensions import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, ModelDimensions
 
+# A field of generation_config.json that other programs pass over. `fastwhisper transcribe` cuts
+# long recordings accordingly; a model where it is missing writes timestamps, as openai's do.
+TRAINED_WITH_TIMESTAMPS = "trained_with_timestamps"
+
 # Keys that say where or how the teacher's file was written, and code that it would run.
 _NOT_INHERITED = frozenset(
     {
@@ -73,15 +77,19 @@ def student_alignment_heads(
     return [[layer, head] for layer in upper for head in range(dims.n_text_head)], note
 
 
-def student_generation_config(teacher: Config, alignment_heads: list[list[int]]) -> Config:
+def student_generation_config(
+    teacher: Config, alignment_heads: list[list[int]], trained_with_timestamps: bool
+) -> Config:
     """generation_config.json of the student: the teacher's, with the student's alignment heads.
 
     Args:
         teacher: the teacher's generation_config.json.
         alignment_heads: see `student_alignment_heads`.
+        trained_with_timestamps: whether the student's labels said when words are spoken.
     """
     config = {key: value for key, value in teacher.items() if key not in _NOT_INHERITED}
-    return {**config, "alignment_heads": alignment_heads}
+    own = {"alignment_heads": alignment_heads, TRAINED_WITH_TIMESTAMPS: trained_with_timestamps}
+    return config | own
 
 
 def student_preprocessor_config(teacher: Config, dims: ModelDimensions) -> Config:

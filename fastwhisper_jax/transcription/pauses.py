@@ -42,11 +42,12 @@ def speech_pieces(loudness: np.ndarray, window_frames: int) -> list[tuple[int, i
     threshold = max(level - _QUIETEST_SPEECH, above_noise, _DIGITAL_SILENCE)
     steps = np.diff(np.concatenate([[0], smooth > threshold, [0]]).astype(int))
     runs: list[tuple[int, int]] = []
-    for start, end in zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1), strict=True):
+    starts, ends = np.flatnonzero(steps == 1).tolist(), np.flatnonzero(steps == -1).tolist()
+    for start, end in zip(starts, ends, strict=True):
         if runs and start - runs[-1][1] < PAUSE_FRAMES:
-            runs[-1] = (runs[-1][0], int(end))
+            runs[-1] = (runs[-1][0], end)
         else:
-            runs.append((int(start), int(end)))
+            runs.append((start, end))
     quietness = -_mean_around(power, 20)
     pieces: list[tuple[int, int]] = []
     for start, end in runs:

@@ -72,6 +72,8 @@ def test_a_student_trained_with_timestamps_writes_them(recipe, manifest, fastwhi
     assert trained.code == 0, trained.err
     exported = fastwhisper("export", tmp_path / "run", "--out", tmp_path / "student")
     assert exported.code == 0, exported.err
+    generation = json.loads((tmp_path / "student" / "generation_config.json").read_text())
+    assert generation["trained_with_timestamps"] is True
     files = [manifest.parent / f"{index}.wav" for index in range(len(SPOKEN))]
     said = fastwhisper("transcribe", tmp_path / "student", *files, "--format", "json")
     assert said.code == 0, said.err
