@@ -64,6 +64,7 @@ for file in files:
                 no_speech_threshold=0.6,
                 logprob_threshold=-1.0,
                 condition_on_prev_tokens=how == "conditioned",
+                num_beams=5 if how == "beams" else 1,
                 **prompt,
             )
         results.append(tokenizer.decode(tokens[0], skip_special_tokens=True))
@@ -110,11 +111,15 @@ def long_recording(clips, tmp_path_factory):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("how", ["alone", "conditioned"])
+@pytest.mark.parametrize("how", ["alone", "conditioned", "beams"])
 def test_a_long_recording_is_transcribed_as_by_transformers(real_teacher, long_recording, how):
     (theirs,) = transformers_says(real_teacher, how, [long_recording])
     (ours,) = ours_says(
-        real_teacher, [long_recording], fallback=False, previous_text=how == "conditioned"
+        real_teacher,
+        [long_recording],
+        fallback=False,
+        previous_text=how == "conditioned",
+        beam=5 if how == "beams" else 1,
     )
     plain = normalizer("english")
     errors = jiwer.wer(plain(theirs), plain(ours["text"]))
