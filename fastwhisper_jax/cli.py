@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from fastwhisper_jax.commands import transcribe_arguments
-from fastwhisper_jax.errors import InputError, IntegrityError, Interrupted, TrainingError
-
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 75
+from fastwhisper_jax.errors import (
+    DONE,
+    FAILED,
+    InputError,
+    IntegrityError,
+    Interrupted,
+    TrainingError,
+    exit_of,
+)
 
 EXAMPLE = """
 example:
@@ -40,16 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_as_interrupt():
             return _dispatch(arguments)
-    except InputError as error:
-        return _fail(error, BAD_INPUT)
-    except (IntegrityError, TrainingError) as error:
-        return _fail(error, FAILED)
-    except Interrupted as error:
-        return _fail(error, INTERRUPTED, "interrupted")
-    except KeyboardInterrupt:
-        return _fail(
-            "what is complete is kept; give the same command again", INTERRUPTED, "interrupted"
-        )
+    except (InputError, IntegrityError, TrainingError, Interrupted, KeyboardInterrupt) as error:
+        code, line = exit_of(error)
+        print(line, file=sys.stderr)
+        return code
     except BrokenPipeError:
         # The reader of a pipe has left; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,11 +67,6 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _fail(error: object, code: int, kind: str = "error") -> int:
-    print(f"{kind}: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
 
 
 def _say(line: str) -> None:
@@ -132,8 +127,11 @@ def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     config = override(load_recipe(options.recipe), overrides)
     _quiet()
     from fastwhisper_jax.commands import train
+    from fastwhisper_jax.training import processes
 
-    train.run(config, options.run_dir, _say)
+    processes.join()
+    with processes.ended_together():
+        train.run(config, options.run_dir, _say)
     return DONE
 
 

@@ -1,4 +1,6 @@
-"""The errors that reach a user as one line, without a traceback."""
+"""The errors that reach a user as one line, without a traceback, and the exit codes of commands."""
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 75
 
 
 class InputError(ValueError):
@@ -19,3 +21,19 @@ class TrainingError(RuntimeError):
 
 class Interrupted(RuntimeError):
     """A run was asked to stop and has saved its state: the same command goes on. Exits with 75."""
+
+
+def exit_of(error: BaseException) -> tuple[int, str]:
+    """The exit code and the one line that stand for an error; one of a bug names its class."""
+    text = " ".join(str(error).split())
+    if isinstance(error, InputError):
+        return BAD_INPUT, f"error: {text}"
+    if isinstance(error, IntegrityError | TrainingError):
+        return FAILED, f"error: {text}"
+    if isinstance(error, Interrupted):
+        return INTERRUPTED, f"interrupted: {text}"
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, (
+            "interrupted: what is complete is kept; give the same command again"
+        )
+    return FAILED, f"error: {type(error).__name__}: {text}"

@@ -1,6 +1,7 @@
 """Fills the caches of a run whose encoder is frozen and shared, so that its steps skip it."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from fastwhisper_jax.training.encoder_cache import (
     teacher_names,
 )
 from fastwhisper_jax.training.progress import progress
-from fastwhisper_jax.training.sharding import model_options, put_batch
+from fastwhisper_jax.training.feeding import local_rows
+from fastwhisper_jax.training.sharding import batch_sharding, model_options, put_batch
 
 
 def with_caches(
@@ -43,6 +45,7 @@ def with_caches(
     root, dims = Path(config.data.encoder_cache), teacher.dims
     options = model_options(mesh, config.teacher.dtype)
     batch_size = config.training.eval_batch_size
+    here = local_rows(mesh, batch_size)
     utterances = [*data.train.utterances, *(data.eval.utterances if data.eval else ())]
     names = audio_names(utterances)
     encoder_key = digest(FORMAT, dims, options.dtype, params_digest(teacher.params["encoder"]))
@@ -50,7 +53,7 @@ def with_caches(
     cache = EncoderCache(open_store(root, f"encoder-{encoder_key}"), names, shape)
     shown = jax.process_index() == 0
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=batch_sharding(mesh))
     def encode(params: Any, audio: jax.Array) -> jax.Array:
         log_mel = log_mel_spectrogram(audio, dims.n_mels)
         return whisper.encode(params, dims, log_mel, options).astype(jnp.float16)
@@ -61,14 +64,14 @@ def with_caches(
 
     if missing := cache.missing(utterances):
         with progress(len(missing), "encoder cache", "utterances", shown=shown) as advance:
-            cache.fill(missing, encode_rows, batch_size, advance)
+            cache.fill(missing, encode_rows, batch_size, advance, here)
     # The teacher reads other tokens each epoch where some rows have timestamps: it runs each step.
     if not config.objective.has_teacher or config.data.timestamp_probability:
         return dataclasses.replace(
             data, load_inputs=cache.load_inputs, load_eval_inputs=cache.load_inputs
         )
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=batch_sharding(mesh))
     def decode(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
         tokens, hidden = batch["input_ids"], batch["encoder_states"]
         return whisper.decode(params, dims, tokens, hidden, options).astype(jnp.float32)
@@ -89,6 +92,7 @@ def with_caches(
             config.data.target_buckets,
             data.end_of_text,
             advance,
+            here,
         )
     return dataclasses.replace(
         data, load_inputs=states.load_inputs, load_eval_inputs=cache.load_inputs

@@ -17,6 +17,7 @@ from fastwhisper_jax.evaluation.evaluate import EvaluationBatch
 from fastwhisper_jax.evaluation.rules import DecodingRules
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.training.feeding import local_rows
 from fastwhisper_jax.training.sharding import put_batch
 
 
@@ -46,7 +47,7 @@ def _assemble(
     corpus: Corpus, load_inputs: LoadInputs, mesh: Mesh, plan: BatchPlan
 ) -> EvaluationBatch:
     indices = [row[0] for row in plan.rows if row]
-    mine = plan.rows_of_process(jax.process_index(), jax.process_count())
+    mine = [plan.rows[row] for row in local_rows(mesh, len(plan.rows))]
     inputs = load_inputs([[corpus.utterances[i] for i in row] for row in mine], plan.target_length)
     inputs = {name: x for name, x in inputs.items() if name in ("audio", "encoder_states")}
     first = corpus.tokens[indices[0]].prompt

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ from jax.sharding import Mesh
 
 from fastwhisper_jax.commands.caching import with_caches
 from fastwhisper_jax.commands.models import Pair, load_pair, place_params
-from fastwhisper_jax.commands.run_directory import check_run_dir, check_writable, write_config
+from fastwhisper_jax.commands.run_directory import (
+    check_run_dir,
+    check_writable,
+    holds_run,
+    write_config,
+)
 from fastwhisper_jax.commands.scoring import detokenizer, evaluation_batches, transcriber
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.corpus import Corpus, read_corpus
@@ -21,14 +27,17 @@ from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.evaluate import evaluate
 from fastwhisper_jax.evaluation.rules import decoding_rules
 from fastwhisper_jax.interop.names import parameter_count
+from fastwhisper_jax.recipe import to_json
 from fastwhisper_jax.training.assembly import (
     Models,
     RunData,
     abstract_state,
+    fingerprint,
     make_batch_schedule,
 )
 from fastwhisper_jax.training.loop import train
 from fastwhisper_jax.training.plan import make_plan
+from fastwhisper_jax.training.processes import check_agreement, wait_for_all
 from fastwhisper_jax.training.sharding import check_batch, make_mesh, model_options
 
 Say = Callable[[str], None]
@@ -40,11 +49,13 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     Args:
         config: recipe and overrides.
         run_dir: of this run and no other.
-        say: prints a line for the user.
+        say: prints a line for the user; process 0 alone does.
 
     Raises:
         InputError: before anything is written, whatever of the input cannot be used.
     """
+    if jax.process_index() != 0:
+        say = _say_nothing
     check_run_dir(run_dir, config)
     if config.data.encoder_cache is not None:
         check_writable("data.encoder_cache", Path(config.data.encoder_cache))
@@ -64,7 +75,8 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
         dims = pair.student_dims
         check_timestamps(train_corpus.tokens[0].prompt, dims.n_vocab, dims.context_seconds)
     # Schedules, frozen paths and shardings are checked by being made.
-    total_steps = len(make_batch_schedule(config, train_corpus))
+    schedule = make_batch_schedule(config, train_corpus)
+    total_steps = len(schedule)
     plan = make_plan(config.objective, config.optimizer, total_steps)
     abstract_state(config, pair.student_params, plan, mesh)
 
@@ -93,9 +105,29 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     score = None
     if eval_corpus is not None:
         score = _make_score(config, pair, eval_corpus, data.load_eval_inputs, tokenizer, mesh)
-    write_config(run_dir, config)
-    train(config, run_dir, models, data, mesh, score)
+    _begin(config, run_dir, data)
+    train(config, run_dir, models, data, schedule, mesh, score)
     say(f"done; export the student with: fastwhisper export {run_dir} --out DIR")
+
+
+def _begin(config: Config, run_dir: Path, data: RunData) -> None:
+    """Writes the config once every process has read the same and has found no fault in it."""
+    corpora = [fingerprint(corpus) for corpus in (data.train, data.eval) if corpus is not None]
+    check_agreement("recipe", sha256(to_json(config).encode()).hexdigest())
+    check_agreement("data", sha256(repr(corpora).encode()).hexdigest())
+    if jax.process_index() == 0:
+        write_config(run_dir, config)
+    wait_for_all("config is written")
+    if not holds_run(run_dir):
+        raise InputError(
+            f"process {jax.process_index()} does not see in {run_dir} what process 0 writes there; "
+            "processes on several hosts need a --run-dir that all of them see: gs://BUCKET/FOLDER, "
+            "or a folder on a shared disk"
+        )
+
+
+def _say_nothing(line: str) -> None:
+    pass
 
 
 def _corpus(config: Config, pair: Pair, tokenizer: Any, sources: Sequence[str]) -> Corpus:

@@ -81,20 +81,6 @@ class BatchPlan:
     rows: tuple[tuple[int, ...], ...]
     timestamped: frozenset[int] = frozenset()
 
-    def rows_of_process(self, index: int, count: int) -> tuple[tuple[int, ...], ...]:
-        """The contiguous slice of rows that one of `count` processes loads.
-
-        Raises:
-            InputError: the batch does not divide over the processes.
-        """
-        if len(self.rows) % count:
-            raise InputError(
-                f"global_batch_size={len(self.rows)} does not divide over {count} processes; use "
-                f"a multiple of {count}"
-            )
-        share = len(self.rows) // count
-        return self.rows[index * share : (index + 1) * share]
-
 
 @dataclasses.dataclass(frozen=True)
 class Selection:

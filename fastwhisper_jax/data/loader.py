@@ -61,10 +61,9 @@ def assemble_batch(
     load_inputs: LoadInputs,
     *,
     end_of_text: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    local_rows: Sequence[int] | None = None,
 ) -> Batch:
-    """Builds one process's share of a planned batch.
+    """Builds a planned batch, or one process's share of it.
 
     Args:
         plan: of the global batch.
@@ -73,14 +72,13 @@ def assemble_batch(
         load_inputs: makes the encoder's input from rows of utterances (empty rows included) and T,
             such as `audio_inputs` with its sizes bound; what it returns joins the batch.
         end_of_text: id of the padding token.
-        process_index: this process.
-        process_count: all processes; the global batch size must be a multiple of it.
+        local_rows: numbers of the global batch's rows that are wanted; None for all.
 
     Returns:
         What `load_inputs` returned, "input_ids" and "labels" (b, T) int32, and "label_mask" (b, T)
         float32, which is all zero in empty rows.
     """
-    rows = plan.rows_of_process(process_index, process_count)
+    rows = plan.rows if local_rows is None else [plan.rows[row] for row in local_rows]
     shape = (len(rows), plan.target_length)
     input_ids = np.full(shape, end_of_text, np.int32)
     labels = np.full(shape, end_of_text, np.int32)

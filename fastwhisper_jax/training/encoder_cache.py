@@ -11,9 +11,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from fastwhisper_jax.data.audio import AudioSource, audio_bytes
 from fastwhisper_jax.data.batches import plan_in_order
@@ -21,6 +19,7 @@ from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import Batch, Rows, assemble_batch
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.training.array_store import ArrayStore, digest
+from fastwhisper_jax.training.processes import wait_for_all
 
 FORMAT = "1: log-mel after transformers' WhisperFeatureExtractor, float16"
 
@@ -66,6 +65,7 @@ class EncoderCache:
         encode: Callable[[Rows], np.ndarray],
         batch_size: int,
         advance: Callable[[int], object],
+        local_rows: Sequence[int] | None = None,
     ) -> None:
         """Computes and keeps what is missing.
 
@@ -75,17 +75,17 @@ class EncoderCache:
                 every process calls it equally often.
             batch_size: rows of all processes together.
             advance: told how many utterances were done.
+            local_rows: numbers of the rows of a batch that this process computes; None for all.
         """
-        share = batch_size // jax.process_count()
+        local_rows = range(batch_size) if local_rows is None else local_rows
         for start in range(0, len(utterances), batch_size):
             chunk = utterances[start : start + batch_size]
-            first = jax.process_index() * share
-            mine = chunk[first : first + share]
-            rows = [[utterance] for utterance in mine] + [[]] * (share - len(mine))
+            mine = [chunk[row] for row in local_rows if row < len(chunk)]
+            rows = [[utterance] for utterance in mine] + [[]] * (len(local_rows) - len(mine))
             for utterance, states in zip(mine, encode(rows), strict=False):
                 self.store.write(self.names[key_of(utterance)], states.astype(np.float16))
             advance(len(chunk))
-        _wait_for_all("encoder cache")
+        wait_for_all("encoder cache")
 
     def missing(self, utterances: Sequence[Utterance]) -> list[Utterance]:
         """The utterances that are to be computed, each stretch of audio once."""
@@ -127,6 +127,7 @@ class TeacherCache:
         buckets: Sequence[int],
         end_of_text: int,
         advance: Callable[[int], object],
+        local_rows: Sequence[int] | None = None,
     ) -> None:
         """Computes and keeps what is missing; batches with nothing missing are passed over.
 
@@ -137,39 +138,31 @@ class TeacherCache:
             buckets: target lengths T.
             end_of_text: pads the labels.
             advance: told how many utterances were done.
+            local_rows: numbers of the rows of a batch that this process computes; None for all.
         """
+        local_rows = range(batch_size) if local_rows is None else local_rows
         names = [self.names[utterance] for utterance in corpus.utterances]
         absent = self.store.absent(names)
         for plan in plan_in_order(corpus.sizes, batch_size, buckets):
             indices = [row[0] for row in plan.rows if row]
             if any(absent[index] for index in indices):
-                place = {
-                    "process_index": jax.process_index(),
-                    "process_count": jax.process_count(),
-                }
                 batch = assemble_batch(
                     plan,
                     corpus.utterances,
                     corpus.tokens,
                     self.encoder.load_inputs,
                     end_of_text=end_of_text,
-                    **place,
+                    local_rows=local_rows,
                 )
-                mine = plan.rows_of_process(*place.values())
-                for row, states in zip(mine, decode(batch), strict=True):
-                    for index in (i for i in row if absent[i]):
+                for row, states in zip(local_rows, decode(batch), strict=True):
+                    for index in (i for i in plan.rows[row] if absent[i]):
                         prompt, label = corpus.tokens[index]
                         self.store.write(names[index], states[: len(prompt) + len(label)])
             advance(len(indices))
-        _wait_for_all("teacher cache")
+        wait_for_all("teacher cache")
 
 
 def teacher_names(corpus: Corpus, names: dict[UtteranceKey, str]) -> dict[Utterance, str]:
     """Names of the decoder states: of the audio and of the tokens that the decoder reads."""
     pairs = zip(corpus.utterances, corpus.tokens, strict=True)
     return {u: digest(names[key_of(u)], tuple(tokens)) for u, tokens in pairs}
-
-
-def _wait_for_all(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

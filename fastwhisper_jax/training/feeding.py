@@ -2,13 +2,14 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from fastwhisper_jax.config import DataConfig
+from fastwhisper_jax.data.batches import BatchPlan
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.features import log_mel_spectrogram, spec_augment
 from fastwhisper_jax.data.loader import (
@@ -18,10 +19,10 @@ from fastwhisper_jax.data.loader import (
     prefetch_to_device,
     read_batches,
 )
-from fastwhisper_jax.training.sharding import put_batch
+from fastwhisper_jax.training.sharding import batch_sharding, put_batch
 from fastwhisper_jax.training.step import Batch
 
-Featurise = Callable[[Batch, jax.Array], Batch]
+Featurise = Callable[[Batch, jax.typing.ArrayLike], Batch]
 
 
 def make_featurise(n_mels: int, data: DataConfig, seed: int, augments: bool) -> Featurise:
@@ -39,7 +40,7 @@ def make_featurise(n_mels: int, data: DataConfig, seed: int, augments: bool) -> 
     """
 
     @jax.jit
-    def featurise(batch: Batch, step: jax.Array) -> Batch:
+    def featurise(batch: Batch, step: jax.typing.ArrayLike) -> Batch:
         if "audio" not in batch:
             return batch
         rest = {name: x for name, x in batch.items() if name not in ("audio", "frames")}
@@ -59,6 +60,15 @@ def make_featurise(n_mels: int, data: DataConfig, seed: int, augments: bool) -> 
     return featurise
 
 
+def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
+    """Numbers of the rows of a global batch that lie on this process's devices, rising.
+
+    They follow from the mesh: on a pod, its order of devices is not that of the processes.
+    """
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return tuple(sorted({row for (rows,) in slices for row in range(batch_size)[rows]}))
+
+
 def device_batches(
     schedule: Schedule,
     corpus: Corpus,
@@ -69,8 +79,10 @@ def device_batches(
     end_of_text: int,
     start_step: int = 0,
     threads: int = 2,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yields the batches of a schedule from `start_step` on, as the step takes them.
+
+    Close it where it is not read to its end: its threads end with it.
 
     Args:
         schedule: which utterances stand in which batch.
@@ -88,11 +100,13 @@ def device_batches(
         tokens=corpus.tokens,
         load_inputs=load_inputs,
         end_of_text=end_of_text,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
     )
-    batches = read_batches(schedule, assemble, start_step=start_step, threads=threads)
+
+    def assemble_local(plan: BatchPlan) -> dict[str, np.ndarray]:
+        return assemble(plan, local_rows=local_rows(mesh, len(plan.rows)))
+
+    batches = read_batches(schedule, assemble_local, start_step=start_step, threads=threads)
     steps = itertools.count(start_step)
     return prefetch_to_device(
-        batches, lambda batch: featurise(put_batch(batch, mesh), jnp.int32(next(steps)))
+        batches, lambda batch: featurise(put_batch(batch, mesh), np.int32(next(steps)))
     )

@@ -1,5 +1,6 @@
 """Stopping a run without losing its state: SIGTERM and Ctrl-C end the step, then save."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ class StopRequest:
         if self._requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._requested = True
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def at(self, step: int) -> bool:
         """Whether to stop after this step; all processes of a run get the same answer."""
@@ -33,13 +36,12 @@ class StopRequest:
 def stop_request() -> Iterator[StopRequest]:
     """Turns SIGTERM and SIGINT into a request while the block runs; only the main thread can."""
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
-        # Several processes are told by the coordination service, which handles SIGTERM itself.
+    if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {
-        number: signal.signal(number, request.receive) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    # Of several processes, JAX's coordination service handles SIGTERM itself: it tells them all.
+    numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,)
+    before = {number: signal.signal(number, request.receive) for number in numbers}
     try:
         yield request
     finally:

@@ -1,5 +1,6 @@
 """The run: batches in, updates, logs, evaluations and checkpoints out."""
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from fastwhisper_jax.config import Config
+from fastwhisper_jax.data.batches import BatchSchedule
 from fastwhisper_jax.errors import InputError, Interrupted, TrainingError
 from fastwhisper_jax.training.assembly import (
     Models,
@@ -17,7 +19,6 @@ from fastwhisper_jax.training.assembly import (
     abstract_state,
     fingerprint,
     first_state,
-    make_batch_schedule,
     make_distillation,
     make_evaluate,
 )
@@ -46,6 +47,7 @@ def train(
     run_dir: Path,
     models: Models,
     data: RunData,
+    schedule: BatchSchedule,
     mesh: Mesh,
     score: Score | None = None,
 ) -> TrainState:
@@ -56,6 +58,7 @@ def train(
         run_dir: gets metrics.jsonl, tensorboard/ and checkpoints/.
         models: teacher and student.
         data: what to read.
+        schedule: of all its batches, see `assembly.make_batch_schedule`.
         mesh: where to run.
         score: error rates of the student with these parameters, logged as they are named.
 
@@ -68,7 +71,6 @@ def train(
         Interrupted: the run was asked to stop and has saved its state.
     """
     settings = config.training
-    schedule = make_batch_schedule(config, data.train)
     plan = make_plan(config.objective, config.optimizer, len(schedule))
     setup = make_distillation(config, models, plan, mesh)
     shapes = abstract_state(config, models.student_params, plan, mesh)
@@ -92,7 +94,18 @@ def train(
                     f"{run_dir} was trained on other data than {', '.join(config.data.train)} now "
                     "holds; use another --run-dir, or bring the data back"
                 )
+        batches = device_batches(
+            schedule,
+            data.train,
+            data.load_inputs,
+            featurise,
+            mesh,
+            end_of_text=data.end_of_text,
+            start_step=start,
+            threads=config.data.threads,
+        )
         with (
+            contextlib.closing(batches),
             MetricsLog(run_dir, start if restored else None) as log,
             stop_request() as stop,
             progress(len(schedule), "train", "steps", initial=start, shown=is_first) as advance,
@@ -101,16 +114,6 @@ def train(
                 advance.say(line)
             if start:
                 advance.say(f"resumed from the checkpoint of step {start}")
-            batches = device_batches(
-                schedule,
-                data.train,
-                data.load_inputs,
-                featurise,
-                mesh,
-                end_of_text=data.end_of_text,
-                start_step=start,
-                threads=config.data.threads,
-            )
             window = Window()
             # At the top of the loop: `state.step == step` updates are complete, `batch` is the
             # schedule's batch `step`, and `window` holds the metrics since the last row written.

@@ -33,7 +33,7 @@ from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.models.student import kept_layers, student_params
 from fastwhisper_jax.training import loop
-from fastwhisper_jax.training.assembly import Models, RunData
+from fastwhisper_jax.training.assembly import Models, RunData, make_batch_schedule
 from fastwhisper_jax.training.sharding import make_mesh
 
 END_OF_TEXT = 60
@@ -145,7 +145,8 @@ def run(config, run_dir, corpus, data=None, score=None):
     student = student_params(teacher, STUDENT, *layers)
     models = Models(TEACHER, place_params(teacher, "float32", mesh), STUDENT, student)
     data = make_data(config, corpus, mesh, score is not None) if data is None else data
-    return loop.train(config, Path(run_dir), models, data, mesh, score)
+    schedule = make_batch_schedule(config, data.train)
+    return loop.train(config, Path(run_dir), models, data, schedule, mesh, score)
 
 
 class SlowLog(loop.MetricsLog):
