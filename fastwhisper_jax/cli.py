@@ -127,11 +127,12 @@ def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     config = override(load_recipe(options.recipe), overrides)
     _quiet()
     from fastwhisper_jax.commands import train
+    from fastwhisper_jax.files import path_of
     from fastwhisper_jax.training import processes
 
     processes.join()
     with processes.ended_together():
-        train.run(config, options.run_dir, _say)
+        train.run(config, path_of(options.run_dir), _say)
     return DONE
 
 
@@ -150,16 +151,19 @@ def _evaluate(options: argparse.Namespace, _: Sequence[str]) -> int:
 def _export(options: argparse.Namespace, _: Sequence[str]) -> int:
     _quiet()
     from fastwhisper_jax.commands import export
+    from fastwhisper_jax.files import path_of
 
-    for line in export.run(options.run_dir, options.out, options.step, options.dtype):
+    run_dir = path_of(options.run_dir)
+    for line in export.run(run_dir, options.out, options.step, options.dtype):
         _say(line)
     return DONE
 
 
 def _plot(options: argparse.Namespace, _: Sequence[str]) -> int:
     from fastwhisper_jax.commands import plot
+    from fastwhisper_jax.files import path_of
 
-    plot.run(options.run_dirs, options.out)
+    plot.run([path_of(run_dir) for run_dir in options.run_dirs], options.out)
     _say(f"written: {options.out}")
     return DONE
 
@@ -209,10 +213,9 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     train.add_argument("recipe", type=Path, metavar="RECIPE.py", help="a recipe, see configs/")
     train.add_argument(
         "--run-dir",
-        type=Path,
         required=True,
         metavar="RUN",
-        help="folder of the run, made if absent",
+        help="folder of the run, made if absent; may be gs://BUCKET/FOLDER",
     )
     train.usage = "fastwhisper train RECIPE.py --run-dir RUN [--section.field VALUE ...]"
     train.set_defaults(run=_train)
@@ -263,7 +266,7 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
         "write a run's student as Hugging Face weights (PyTorch and Flax)",
         "fastwhisper export runs/askd --out my-student",
     )
-    export.add_argument("run_dir", type=Path, metavar="RUN", help="folder of a run")
+    export.add_argument("run_dir", metavar="RUN", help="folder of a run")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     export.add_argument(
         "--step", type=int, metavar="N", help="checkpoint; default: the newest good one"
@@ -281,7 +284,7 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
         "draw losses, weights, learning rate and error rates of runs (needs the extra plot)",
         "fastwhisper plot runs/askd runs/distil --out runs.png",
     )
-    plot.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
+    plot.add_argument("run_dirs", nargs="+", metavar="RUN", help="folder of a run")
     plot.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .svg or .pdf")
     plot.set_defaults(run=_plot)
 

@@ -33,7 +33,5 @@ def exit_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, Interrupted):
         return INTERRUPTED, f"interrupted: {text}"
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, (
-            "interrupted: what is complete is kept; give the same command again"
-        )
+        return INTERRUPTED, ("interrupted: what is complete is kept; give the same command again")
     return FAILED, f"error: {type(error).__name__}: {text}"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.features import log_mel_spectrogram
 from fastwhisper_jax.data.loader import Batch, Rows
+from fastwhisper_jax.files import path_of
 from fastwhisper_jax.interop.load import LoadedModel
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.training.array_store import digest, open_store, params_digest
@@ -24,8 +24,8 @@ from fastwhisper_jax.training.encoder_cache import (
     audio_names,
     teacher_names,
 )
-from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.feeding import local_rows
+from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.sharding import batch_sharding, model_options, put_batch
 
 
@@ -42,7 +42,7 @@ def with_caches(
         mesh: where to compute.
     """
     assert config.data.encoder_cache is not None
-    root, dims = Path(config.data.encoder_cache), teacher.dims
+    root, dims = path_of(config.data.encoder_cache), teacher.dims
     options = model_options(mesh, config.teacher.dtype)
     batch_size = config.training.eval_batch_size
     here = local_rows(mesh, batch_size)

@@ -7,6 +7,7 @@ import jax
 import yaml
 from huggingface_hub.repocard import metadata_load
 
+from fastwhisper_jax import files
 from fastwhisper_jax.commands.models import load_pair, place_params
 from fastwhisper_jax.commands.run_directory import check_writable, read_config
 from fastwhisper_jax.config import Config, ObjectiveConfig, ScheduleConfig
@@ -16,13 +17,13 @@ from fastwhisper_jax.interop.model_card import CardFacts, Score
 from fastwhisper_jax.training.assembly import abstract_state
 from fastwhisper_jax.training.checkpoints import Checkpoints
 from fastwhisper_jax.training.loop import CHECKPOINTS
-from fastwhisper_jax.training.metrics import FILE_NAME as METRICS
+from fastwhisper_jax.training.metrics_files import read_lines
 from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.sharding import make_mesh
 from fastwhisper_jax.training.state import whole_student
 
 
-def run(run_dir: Path, target: Path, step: int | None, dtype: str = "float32") -> list[str]:
+def run(run_dir: files.Path, target: Path, step: int | None, dtype: str = "float32") -> list[str]:
     """Writes the student of a checkpoint.
 
     Args:
@@ -39,7 +40,7 @@ def run(run_dir: Path, target: Path, step: int | None, dtype: str = "float32") -
             large for the dtype.
     """
     config = read_config(run_dir)
-    check_writable("--out", target)
+    check_writable("--out", files.path_of(target))
     if target.exists():
         check_target(target)  # where there is none yet, this would make the folders above it
     pair = load_pair(config)
@@ -111,12 +112,11 @@ def _curve(schedule: ScheduleConfig) -> str:
     return f"{kind} from {first} to {schedule.end_value}"
 
 
-def _scores(run_dir: Path, config: Config, step: int) -> tuple[Score, ...]:
+def _scores(run_dir: files.Path, config: Config, step: int) -> tuple[Score, ...]:
     """The error rate that the run measured at this step, if it did."""
-    path = run_dir / METRICS
-    if not config.data.eval or not path.is_file():
+    if not config.data.eval:
         return ()
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for _, line in read_lines(run_dir)]
     rates = [row["eval_wer"] for row in rows if row["step"] == step and "eval_wer" in row]
     names = ", ".join(
         Path(source).parent.name + "/" + Path(source).stem for source in config.data.eval

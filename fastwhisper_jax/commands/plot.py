@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.training.metrics import FILE_NAME
+from fastwhisper_jax.files import Path
+from fastwhisper_jax.training.metrics_files import FILE_NAME, read_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,18 +80,17 @@ def run(run_dirs: Sequence[Path], out: Path) -> None:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl.
+    """The rows of a run's metrics.
 
     Raises:
         InputError: there are none.
     """
-    path = run_dir / FILE_NAME
-    if not path.is_file():
-        raise InputError(f"{run_dir} has no {FILE_NAME}; name the --run-dir of a training")
-    # A run that is under way may just be writing its last line.
-    rows = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if "\n" in line]
+    rows = [json.loads(line) for _, line in read_lines(run_dir)]
     if not rows:
-        raise InputError(f"{path} is empty; wait until the run has logged its first step")
+        raise InputError(
+            f"{run_dir} has no metrics (no row in a {FILE_NAME}); name the --run-dir of a training "
+            "that has logged its first step"
+        )
     return rows
 
 

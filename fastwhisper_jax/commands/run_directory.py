@@ -1,14 +1,47 @@
 """A run directory: its config, checked against the recipe that would go on in it."""
 
+import dataclasses
 import json
 import os
-from pathlib import Path
 
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.files import Path, check_reachable, is_remote, path_of, write_whole
 from fastwhisper_jax.recipe import fields, from_json, to_json
 
 CONFIG = "config.json"
+
+
+def resolved(config: Config) -> Config:
+    """The config with the absolute path of every file and folder that it names.
+
+    A run's config is read again by commands that are given elsewhere. What is no path here, such
+    as a hub id, stays as it is.
+    """
+
+    def absolute(name: str | None) -> str | None:
+        if name is None or is_remote(name) or not path_of(name).exists():
+            return name
+        return str(path_of(name).absolute())
+
+    def all_absolute(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(absolute(name) or name for name in names)
+
+    data, replace = config.data, dataclasses.replace
+    cache = data.encoder_cache
+    if cache is not None and not is_remote(cache):  # it may be yet to be made
+        cache = str(path_of(cache).absolute())
+    return replace(
+        config,
+        teacher=replace(config.teacher, path=absolute(config.teacher.path)),
+        student=replace(config.student, path=absolute(config.student.path)),
+        data=replace(
+            data,
+            train=all_absolute(data.train),
+            eval=all_absolute(data.eval),
+            encoder_cache=cache,
+        ),
+    )
 
 
 def read_config(run_dir: Path) -> Config:
@@ -24,7 +57,7 @@ def read_config(run_dir: Path) -> Config:
             f"{run_dir} is no run directory ({what}); name the --run-dir of a training"
         )
     try:
-        return from_json(path.read_text(encoding="utf-8"))
+        return from_json(path.read_text())
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
 
@@ -32,7 +65,7 @@ def read_config(run_dir: Path) -> Config:
 def holds_run(run_dir: Path) -> bool:
     """Whether a folder's config.json is a run's: a model's has the same name and other fields."""
     try:
-        values = json.loads((run_dir / CONFIG).read_text(encoding="utf-8"))
+        values = json.loads((run_dir / CONFIG).read_text())
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and {"teacher", "student", "training"} <= set(values)
@@ -47,7 +80,7 @@ def check_run_dir(run_dir: Path, config: Config) -> None:
     check_writable("--run-dir", run_dir)
     if holds_run(run_dir):
         # As text, for 1 (an update) and 1.0 (the whole run) are equal numbers.
-        pairs = zip(fields(read_config(run_dir)), fields(config), strict=True)
+        pairs = zip(fields(resolved(read_config(run_dir))), fields(config), strict=True)
         changed = [
             f"{name}={now!r} (was {before!r})"
             for (name, _, before), (_, _, now) in pairs
@@ -70,6 +103,9 @@ def check_writable(option: str, folder: Path) -> None:
     Raises:
         InputError: it cannot.
     """
+    if is_remote(folder):
+        check_reachable(option, folder)
+        return
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -87,9 +123,7 @@ def write_config(run_dir: Path, config: Config) -> None:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        partial = run_dir / f".{CONFIG}.{os.getpid()}"
-        partial.write_text(to_json(config), encoding="utf-8")
-        os.replace(partial, run_dir / CONFIG)
+        write_whole(run_dir / CONFIG, to_json(config))
     except OSError as error:
         raise InputError(
             f"{run_dir} cannot be written ({error.strerror}); choose a --run-dir that can be"

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from fastwhisper_jax.commands.run_directory import (
     check_run_dir,
     check_writable,
     holds_run,
+    resolved,
     write_config,
 )
 from fastwhisper_jax.commands.scoring import detokenizer, evaluation_batches, transcriber
@@ -26,6 +26,7 @@ from fastwhisper_jax.data.tokens import load_tokenizer
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.evaluate import evaluate
 from fastwhisper_jax.evaluation.rules import decoding_rules
+from fastwhisper_jax.files import Path, path_of
 from fastwhisper_jax.interop.names import parameter_count
 from fastwhisper_jax.recipe import to_json
 from fastwhisper_jax.training.assembly import (
@@ -56,9 +57,10 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     """
     if jax.process_index() != 0:
         say = _say_nothing
+    config = resolved(config)
     check_run_dir(run_dir, config)
     if config.data.encoder_cache is not None:
-        check_writable("data.encoder_cache", Path(config.data.encoder_cache))
+        check_writable("data.encoder_cache", path_of(config.data.encoder_cache))
     if not config.data.train:
         raise InputError("data.train names nothing to train on; give --data.train MANIFEST")
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)

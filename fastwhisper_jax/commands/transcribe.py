@@ -15,7 +15,7 @@ from fastwhisper_jax.data.audio import audio_seconds
 from fastwhisper_jax.data.recordings import RecordingFeatures
 from fastwhisper_jax.data.tokens import load_tokenizer
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.evaluation.reports import write_whole
+from fastwhisper_jax.files import write_whole
 from fastwhisper_jax.interop.load import load_model, resolve_model
 from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.sharding import make_mesh

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.evaluate import Hypothesis, Report
+from fastwhisper_jax.files import write_whole
 
 
 def hypotheses_path(path: str | Path) -> Path:
@@ -51,16 +51,3 @@ def write_report(report: Report, hypotheses: Sequence[Hypothesis], path: str | P
     lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in hypotheses]
     write_whole(hypotheses_path(path), "".join(line + "\n" for line in lines))
     write_whole(Path(path), json.dumps(dataclasses.asdict(report), indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes beside the target and renames, so that no reader ever sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -2,9 +2,8 @@
 
 import dataclasses
 import hashlib
-import os
+import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
@@ -13,6 +12,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.files import Path, write_whole
+from fastwhisper_jax.training.processes import wait_for_all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,19 +24,18 @@ class ArrayStore:
 
     def read(self, name: str) -> np.ndarray:
         """The array of a name that is there."""
-        array: np.ndarray = np.load(self.folder / f"{name}.npy")
+        array: np.ndarray = np.load(io.BytesIO((self.folder / f"{name}.npy").read_bytes()))
         return array
 
     def write(self, name: str, array: np.ndarray) -> None:
         """Keeps an array; readers see all of it or nothing."""
-        partial = self.folder / f".{name}.{os.getpid()}"
-        with partial.open("wb") as file:
-            np.save(file, array)
-        os.replace(partial, self.folder / f"{name}.npy")
+        content = io.BytesIO()
+        np.save(content, array)
+        write_whole(self.folder / f"{name}.npy", content.getvalue())
 
     def absent(self, names: Sequence[str]) -> list[bool]:
         """For each name whether it is missing; every process gets the answer of process 0."""
-        present = {entry.name for entry in os.scandir(self.folder)}
+        present = {path.name for path in self.folder.iterdir()}
         absent = np.array([f"{name}.npy" not in present for name in names], bool)
         if jax.process_count() > 1:
             absent = multihost_utils.broadcast_one_to_all(absent)
@@ -46,19 +46,26 @@ def open_store(root: Path, key: str) -> ArrayStore:
     """The store of a key under a folder that may hold many; made if absent.
 
     Raises:
-        InputError: `root` cannot be written.
+        InputError: `root` cannot be written, or is not the same folder for all processes.
     """
     folder = root / key
-    probe = folder / f".writable.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+    probe = folder / "shared"
+    if jax.process_index() == 0:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(probe, "All processes of a run see this file.\n")
+        except OSError as error:
+            raise InputError(
+                f"data.encoder_cache={str(root)!r} cannot be written ({error.strerror}); name a "
+                "folder that can be, or set data.encoder_cache=none"
+            ) from error
+    wait_for_all("array store")
+    if not probe.exists():
         raise InputError(
-            f"data.encoder_cache={str(root)!r} cannot be written ({error.strerror}); name a folder "
-            "that can be, or set data.encoder_cache=none"
-        ) from error
+            f"data.encoder_cache={str(root)!r} is another folder for process {jax.process_index()} "
+            "than for process 0; processes on several hosts need one that all of them see: "
+            "gs://BUCKET/FOLDER, or a folder on a shared disk, or set data.encoder_cache=none"
+        )
     return ArrayStore(folder)
 
 

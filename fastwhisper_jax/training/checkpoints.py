@@ -2,27 +2,31 @@
 
 `DIRECTORY/<step>/` holds the state after update `step` (`state/`), a JSON object of the caller's
 (`metadata/`) and `digest.json`, the sha256 of every file that a restore reads. The digest is
-written before Orbax renames the finished folder into place, so a folder with this name has either
-all of it or none. Orbax alone restores a flipped bit silently, has no way back to an older step and
-takes an empty folder named like a step for the newest one.
+written when all files are, before Orbax renames the folder into place (in an object store, where
+nothing is renamed: marks it as complete), so a folder with a digest is whole. Orbax alone restores
+a flipped bit silently, has no way back to an older step and takes an empty folder named like a step
+for the newest one.
 """
 
 import dataclasses
-import shutil
 import types
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 
 from fastwhisper_jax.errors import InputError, IntegrityError
+from fastwhisper_jax.files import Path, is_remote
 from fastwhisper_jax.training import digests
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
+
+# What process 0 tells the others instead of a step.
+_NOTHING, _DAMAGED = -1, -2
 
 PyTree = Any
 
@@ -47,8 +51,8 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one run. Use as a context manager, or call `close`.
 
-    Every process calls every method at the same point; process 0 alone hashes, renames and deletes,
-    so `directory` must be one that all processes see.
+    Every process calls every method at the same point; process 0 alone looks, hashes, renames and
+    deletes, so `directory` must be one that all processes see.
 
     Args:
         directory: Made when the first checkpoint is saved.
@@ -61,6 +65,7 @@ class Checkpoints:
         # Orbax reports its progress as warnings through absl: nothing there that a user can act on.
         absl_logging.set_verbosity(absl_logging.ERROR)
         self.directory = Path(directory).absolute()
+        self._renames = not is_remote(self.directory)
         self._keep = keep
         self._saving: int | None = None
         self._known_damaged: set[int] = set()
@@ -90,7 +95,7 @@ class Checkpoints:
             self.directory.mkdir(parents=True, exist_ok=True)
             if jax.process_index() == 0:
                 for unfinished in self.directory.glob(f"*{_UNFINISHED}*"):
-                    shutil.rmtree(unfinished)
+                    unfinished.rmtree()
         except OSError as error:
             raise InputError(
                 f"cannot write checkpoints to {self.directory} ({error.strerror}); choose a "
@@ -139,7 +144,7 @@ class Checkpoints:
         if not self.directory.is_dir():
             return []
         found = [path for path in self.directory.iterdir() if path.name.isdecimal()]
-        return sorted(int(path.name) for path in found if (path / digests.FILE_NAME).is_file())
+        return sorted(int(path.name) for path in found if (path / digests.FILE_NAME).exists())
 
     def newest_good_step(self) -> tuple[int | None, tuple[str, ...]]:
         """The newest step whose every file has the digest that was recorded.
@@ -152,19 +157,24 @@ class Checkpoints:
             IntegrityError: There are complete checkpoints, and all of them are damaged.
         """
         self.wait()
-        steps = self.steps()
         skipped: list[str] = []
+        found = _from_first(self._find_newest_good(skipped) if jax.process_index() == 0 else 0)
+        if found == _DAMAGED:
+            raise IntegrityError(
+                f"no good checkpoint in {self.directory}: "
+                f"{'; '.join(skipped) or 'found by process 0'}; bring one back from a copy, or "
+                "remove the directory to start from the beginning"
+            )
+        return (None if found == _NOTHING else found), tuple(skipped)
+
+    def _find_newest_good(self, skipped: list[str]) -> int:
+        steps = self.steps()
         for step in reversed(steps):
             damage = self._damage(step)
             if damage is None:
-                return step, tuple(skipped)
+                return step
             skipped.append(f"checkpoint {self.directory / str(step)} is damaged: {damage}")
-        if steps:
-            raise IntegrityError(
-                f"no good checkpoint in {self.directory}: {'; '.join(skipped)}; bring one back "
-                "from a copy, or remove the directory to start from the beginning"
-            )
-        return None, ()
+        return _DAMAGED if steps else _NOTHING
 
     def restore(self, abstract_state: PyTree, step: int | None = None) -> Restored | None:
         """Reads the newest good checkpoint, or the one of `step`.
@@ -206,8 +216,9 @@ class Checkpoints:
 
     def _insist_on(self, step: int) -> None:
         self.wait()
-        if step not in self.steps():
-            have = ", ".join(map(str, self.steps())) or "none"
+        steps = self.steps()
+        if step not in steps:
+            have = ", ".join(map(str, steps)) or "none"
             raise InputError(f"no checkpoint of step {step} in {self.directory}; it has: {have}")
         if damage := self._damage(step):
             raise IntegrityError(
@@ -216,20 +227,17 @@ class Checkpoints:
             )
 
     def _damage(self, step: int) -> str | None:
-        """What is wrong with the files of a step; None if nothing. All processes agree."""
-        folder = self.directory / str(step)
-        damage = digests.damage(folder) if jax.process_index() == 0 else None
-        damaged = damage is not None
-        if jax.process_count() > 1:
-            damaged = bool(multihost_utils.broadcast_one_to_all(damaged))
-            damage = damage or "found by process 0"
-        if not damaged:
-            return None
-        self._known_damaged.add(step)
+        """What is wrong with the files of a step; None if nothing."""
+        damage = digests.damage(self.directory / str(step))
+        if damage is not None:
+            self._known_damaged.add(step)
         return damage
 
     def _write_digest_of_save(self) -> None:
-        """Called by Orbax on process 0 when all files are written and before the final rename."""
+        """Called by Orbax on process 0 when all files are written and before its own mark."""
+        if not self._renames:
+            digests.write(self.directory / str(self._saving))
+            return
         unfinished = list(self.directory.glob(f"{self._saving}{_UNFINISHED}*"))
         assert len(unfinished) == 1, f"one unfinished save expected, got {unfinished}"
         digests.write(unfinished[0])
@@ -239,7 +247,14 @@ class Checkpoints:
         steps = self.steps()
         good = [step for step in steps if step <= newest and step not in self._known_damaged]
         for step in set(steps) - set(good[-self._keep :]):
-            shutil.rmtree(self.directory / str(step))
+            (self.directory / str(step)).rmtree()
+
+
+def _from_first(number: int) -> int:
+    """The number that process 0 has."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def _named_leaves(tree: PyTree) -> dict[str, Any]:

@@ -2,30 +2,27 @@
 
 import hashlib
 import json
-import os
-from pathlib import Path
+
+from fastwhisper_jax.files import Path, files_below, write_whole
 
 FILE_NAME = "digest.json"
 
 # Orbax writes these two after the digest, while it renames the folder; no restore reads them.
 _NOT_COVERED = frozenset({FILE_NAME, "_CHECKPOINT_METADATA", "commit_success.txt"})
 
+_BLOCK_BYTES = 2**24
+
 
 def write(folder: Path) -> None:
     """Records the digests of all files in `folder`, atomically."""
     content = json.dumps({"sha256": _digests(folder)}, indent=1, sort_keys=True)
-    partial = folder / f"{FILE_NAME}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / FILE_NAME)
+    write_whole(folder / FILE_NAME, content)
 
 
 def damage(folder: Path) -> str | None:
     """Says which files of `folder` are not those that `write` saw; None if all of them are."""
     try:
-        recorded = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["sha256"]
+        recorded = json.loads((folder / FILE_NAME).read_text())["sha256"]
         found = _digests(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{FILE_NAME} cannot be read ({type(error).__name__})"
@@ -43,9 +40,16 @@ def damage(folder: Path) -> str | None:
 
 def _digests(folder: Path) -> dict[str, str]:
     digests = {}
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in _NOT_COVERED:
-            with path.open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        if name not in _NOT_COVERED:
+            digests[name] = _sha256(path)
     return digests
+
+
+def _sha256(path: Path) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            total.update(block)
+    return total.hexdigest()

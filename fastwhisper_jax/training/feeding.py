@@ -66,7 +66,8 @@ def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
     They follow from the mesh: on a pod, its order of devices is not that of the processes.
     """
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
-    return tuple(sorted({row for (rows,) in slices for row in range(batch_size)[rows]}))
+    rows = np.arange(batch_size)
+    return tuple(np.unique(np.concatenate([rows[index] for index in slices])).tolist())
 
 
 def device_batches(

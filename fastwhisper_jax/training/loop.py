@@ -3,7 +3,6 @@
 import contextlib
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from jax.sharding import Mesh
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.batches import BatchSchedule
 from fastwhisper_jax.errors import InputError, Interrupted, TrainingError
+from fastwhisper_jax.files import Path
 from fastwhisper_jax.training.assembly import (
     Models,
     RunData,
@@ -132,6 +132,7 @@ def train(
                     row |= evaluate(state) if evaluates else {}
                     log.write(done, row)
                 if saves:
+                    log.flush()
                     checkpoints.save(done, state, metadata)
                 if row:
                     window.restart_clock()

@@ -1,4 +1,4 @@
-"""RUN/metrics.jsonl and TensorBoard: one object per logged step.
+"""A run's metrics: one JSON object per logged step, and TensorBoard.
 
 Metrics travel as pairs (sum, count) until they are logged, so that a mean over devices, batches and
 steps weighs every token once.
@@ -6,18 +6,16 @@ steps weighs every token once.
 
 import json
 import math
-import os
 import types
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import jax
 import numpy as np
 
-from fastwhisper_jax.errors import InputError, IntegrityError
-
-FILE_NAME = "metrics.jsonl"
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.files import Path, is_remote
+from fastwhisper_jax.training.metrics_files import LineSink, open_sink, read_lines
 
 Pairs = Mapping[str, tuple[Any, Any]]
 
@@ -44,41 +42,35 @@ class MetricsLog:
     """Writes a run's metrics. Use as a context manager, or call `close`; process 0 alone writes.
 
     Args:
-        run_dir: Gets metrics.jsonl and tensorboard/.
+        run_dir: Gets metrics.jsonl and tensorboard/; in an object store numbered parts, metrics/.
         resumed_step: The checkpoint that the run goes on from: what was logged after it is dropped,
-            so that the file of a resumed run is that of an uninterrupted one. None for a new run:
-            the file starts empty.
+            so that the rows of a resumed run are those of an uninterrupted one. None for a new run:
+            it starts empty.
     """
 
     def __init__(self, run_dir: Path, resumed_step: int | None = None) -> None:
-        self._file = self._tensorboard = None
+        self._lines: LineSink | None = None
+        self._tensorboard: Any = None
         self._last_step = -1
         if jax.process_index() != 0:
             return
-        from tensorboardX import SummaryWriter
-
-        path = Path(run_dir) / FILE_NAME
+        kept = []
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [] if resumed_step is None else _lines_until(path, resumed_step)
-            partial = path.with_name(f"{FILE_NAME}.partial")
-            partial.write_text("".join(lines), encoding="utf-8")
-            os.replace(partial, path)
-            self._file = path.open("a", encoding="utf-8")
-            self._tensorboard = SummaryWriter(
-                str(path.parent / "tensorboard"),
-                purge_step=0 if resumed_step is None else resumed_step + 1,
-            )
+            if resumed_step is not None:
+                kept = [line for line in read_lines(run_dir) if line[0] <= resumed_step]
+            self._lines = open_sink(run_dir, kept)
+            if not is_remote(run_dir):
+                self._tensorboard = _tensorboard(run_dir, resumed_step)
         except OSError as error:
             raise InputError(
                 f"cannot write metrics to {run_dir} ({error.strerror}); choose a run directory "
                 "that can be written"
             ) from error
-        if lines:
-            self._last_step = json.loads(lines[-1])["step"]
+        if kept:
+            self._last_step = kept[-1][0]
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Appends one object and hands it to the operating system at once.
+        """Adds one object; on a local disk the operating system has it at once.
 
         Args:
             step: Completed updates; larger than that of the object before.
@@ -86,20 +78,25 @@ class MetricsLog:
         """
         assert step > self._last_step, f"step {step} logged after step {self._last_step}"
         self._last_step = step
-        if self._file is None or self._tensorboard is None:
+        if self._lines is None:
             return
         row = {"step": step} | {name: _plain(value) for name, value in values.items()}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                self._tensorboard.add_scalar(name, value, step)
+        self._lines.write(json.dumps(row, allow_nan=False) + "\n")
+        if self._tensorboard is not None:
+            for name, value in row.items():
+                if name != "step" and value is not None:
+                    self._tensorboard.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Brings the rows so far to where they outlive this process."""
+        if self._lines is not None:
+            self._lines.flush()
 
     def close(self) -> None:
-        """Flushes and closes both files."""
-        if self._file is not None and self._tensorboard is not None:
-            self._file.close()
-            self._tensorboard.close()
+        """Flushes and closes all files."""
+        for sink in (self._lines, self._tensorboard):
+            if sink is not None:
+                sink.close()
 
     def __enter__(self) -> Self:
         return self
@@ -113,23 +110,11 @@ class MetricsLog:
         self.close()
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
-    """The lines up to `step`; a last line that a kill cut short comes after it, and is dropped."""
-    if not path.exists():
-        return []
-    kept = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            break
-        try:
-            logged_step = json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(
-                f"{path}:{number} is not an object with a step; mend or remove the line"
-            ) from error
-        if logged_step <= step:
-            kept.append(line)
-    return kept
+def _tensorboard(run_dir: Path, resumed_step: int | None) -> Any:
+    from tensorboardX import SummaryWriter
+
+    first_step = 0 if resumed_step is None else resumed_step + 1
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step)
 
 
 def _plain(value: Any) -> int | float | None:

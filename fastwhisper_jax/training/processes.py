@@ -48,9 +48,7 @@ def join() -> None:
     if jax.distributed.is_initialized() or not is_called_for(os.environ):
         return
     try:
-        jax.distributed.initialize(
-            num_processes=_number(COUNT), process_id=_number(INDEX)
-        )
+        jax.distributed.initialize(num_processes=_number(COUNT), process_id=_number(INDEX))
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
@@ -67,7 +65,7 @@ def is_called_for(environment: Mapping[str, str]) -> bool:
         environment: variables, as JAX has left them when it was imported: where it finds no TPU
             chip it sets TPU_SKIP_MDS_QUERY.
     """
-    hosts = (environment.get(name, "") for name in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"))
+    hosts = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
     counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
     allowed = environment.get("JAX_PLATFORMS", "")
     is_tpu_machine = (
@@ -78,7 +76,7 @@ def is_called_for(environment: Mapping[str, str]) -> bool:
     return (
         ADDRESS in environment
         or any(environment.get(name, "1") != "1" for name in counts)
-        or any("," in names for names in hosts)
+        or any("," in environment.get(name, "") for name in hosts)
         or is_tpu_machine
     )
 

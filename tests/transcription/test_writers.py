@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from fastwhisper_jax.evaluation.reports import write_whole
+from fastwhisper_jax.files import write_whole
 from fastwhisper_jax.transcription.segments import Segment, Transcript, Word
 from fastwhisper_jax.transcription.writers import (
     write_json,
