@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from fastwhisper_jax.commands import transcribe_arguments
+from fastwhisper_jax.commands import prepare_arguments, transcribe_arguments
 from fastwhisper_jax.errors import (
     DONE,
     FAILED,
@@ -175,6 +175,12 @@ def _transcribe(options: argparse.Namespace, _: Sequence[str]) -> int:
     return DONE if transcribe.run(transcribe_arguments.options_from(options), _say) else FAILED
 
 
+def _prepare(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from fastwhisper_jax.commands import prepare
+
+    return DONE if prepare.run(prepare_arguments.options_from(options), _say) else FAILED
+
+
 def _quiet() -> None:
     """Keeps libraries from printing what a user of this command cannot act on."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -291,4 +297,8 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     transcribe = add("transcribe", transcribe_arguments.SUMMARY, transcribe_arguments.EXAMPLE)
     transcribe_arguments.add_arguments(transcribe)
     transcribe.set_defaults(run=_transcribe)
+
+    prepare = add("prepare", prepare_arguments.SUMMARY, prepare_arguments.EXAMPLE)
+    prepare_arguments.add_arguments(prepare)
+    prepare.set_defaults(run=_prepare)
     return parser, dict(commands.choices)

@@ -1,16 +1,17 @@
 """Reading audio: any file that libsndfile knows, any rate, any channel count, to 16 kHz mono."""
 
 import dataclasses
+import hashlib
 import io
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.files import Path, is_remote
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -25,10 +26,12 @@ class EmbeddedAudio:
     Attributes:
         name: what error messages call it, e.g. "train.parquet row 12".
         read: returns the encoded file's bytes; called only when the audio is wanted.
+        sha256: of those bytes, where it is known without reading them.
     """
 
     name: str
     read: Callable[[], bytes] = dataclasses.field(repr=False, compare=False)
+    sha256: str | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 AudioSource = str | EmbeddedAudio
@@ -99,9 +102,11 @@ def audio_name(source: AudioSource) -> str:
     return source.name if isinstance(source, EmbeddedAudio) else str(source)
 
 
-def audio_bytes(source: AudioSource) -> bytes:
-    """The encoded file, for digests."""
-    return source.read() if isinstance(source, EmbeddedAudio) else Path(source).read_bytes()
+def audio_sha256(source: AudioSource) -> str:
+    """The digest of the encoded file."""
+    if isinstance(source, EmbeddedAudio):
+        return source.sha256 or hashlib.sha256(source.read()).hexdigest()
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
 
 
 def pad_or_trim(audio: np.ndarray, samples: int) -> np.ndarray:
@@ -121,6 +126,8 @@ def pad_or_trim(audio: np.ndarray, samples: int) -> np.ndarray:
 
 def _open(source: AudioSource) -> soundfile.SoundFile:
     name = audio_name(source)
+    if isinstance(source, str) and is_remote(source):
+        source = EmbeddedAudio(source, Path(source).read_bytes)
     if isinstance(source, str) and not os.path.isfile(source):
         raise InputError(
             f"no audio file {name}; every utterance's audio must exist (paths are relative to the "
@@ -129,7 +136,8 @@ def _open(source: AudioSource) -> soundfile.SoundFile:
     try:
         # A path, not a Python file object, so that libsndfile reads without the interpreter lock.
         return soundfile.SoundFile(source if isinstance(source, str) else io.BytesIO(source.read()))
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless .raw files
+    except (soundfile.SoundFileError, FileNotFoundError, TypeError) as error:
+        # TypeError: headerless .raw files
         raise InputError(_not_audio(name, error)) from error
 
 

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import math
-from pathlib import Path
+import os
 from typing import Any
 
 from fastwhisper_jax.data.audio import AudioSource
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.files import Path, is_remote, path_of
 
 _EXAMPLE = '{"audio": "a.wav", "text": "hello", "language": "en"}'
 
@@ -33,7 +34,7 @@ class Utterance:
     duration: float | None = None
 
 
-def read_manifest(path: str | Path) -> list[Utterance]:
+def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
     """Reads a manifest; fields that it does not know are ignored.
 
     Args:
@@ -44,15 +45,15 @@ def read_manifest(path: str | Path) -> list[Utterance]:
         InputError: no such file, a line that is no JSON object or has a field missing or of a
             wrong type (file and line are named), or no utterance at all.
     """
-    path = Path(path)
+    file = path_of(path)
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
         raise InputError(
-            f"manifest {path} cannot be read ({error.strerror}); it must be a JSONL file, one "
-            f"utterance a line, such as {_EXAMPLE}: correct the path"
+            f"manifest {path} cannot be read ({error.strerror or error}); it must be a JSONL file, "
+            f"one utterance a line, such as {_EXAMPLE}: correct the path"
         ) from error
-    folder = path.resolve().parent
+    folder = (file if is_remote(file) else Path(os.path.realpath(file))).parent
     utterances = [
         _utterance(line, folder, f"{path}:{number}")
         for number, line in enumerate(lines, start=1)
@@ -91,7 +92,7 @@ def _utterance(line: bytes, folder: Path, place: str) -> Utterance:
         )
     return Utterance(
         id=_string(fields, "id", place) or (f"{audio}@{offset:g}" if offset else audio),
-        audio=str(folder / audio),
+        audio=audio if is_remote(audio) else str(folder / audio),
         text=_string(fields, "text", place),
         language=_string(fields, "language", place) or None,
         offset=offset,

@@ -1,19 +1,22 @@
-"""Where utterances come from: a manifest, or a Hugging Face data set."""
+"""Where utterances come from: a manifest, prepared shards, or a Hugging Face data set."""
 
 import collections
 import dataclasses
 import functools
+import os
 import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastwhisper_jax.data.audio import AudioSource, EmbeddedAudio, audio_name, audio_seconds
 from fastwhisper_jax.data.manifest import Utterance, read_manifest
+from fastwhisper_jax.data.shards import is_prepared, read_prepared
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.files import check_reachable, is_remote, path_of
 
 TEXT_COLUMNS = ("text", "sentence", "transcription")
 
@@ -25,15 +28,23 @@ _ERRORS_NAMED = 3
 _END_TOLERANCE_SECONDS = 0.05
 
 
-def read_source(source: str | Path, split: str | None = None) -> list[Utterance]:
+class Fault(NamedTuple):
+    """An utterance that cannot be used: its id, and why."""
+
+    id: str
+    reason: str
+
+
+def read_source(source: str | os.PathLike[str], split: str | None = None) -> list[Utterance]:
     """Reads the utterances of a manifest or a data set, and checks that their audio is there.
 
-    Every audio file is opened and its header read, so that a missing or unreadable one is found
-    now. Audio inside a data set is opened here only where its duration is not known.
+    Every audio file on a local disk is opened and its header read, so that a missing or unreadable
+    one is found now. Other audio is opened here only where its duration is not known.
 
     Args:
-        source: a JSONL manifest, a parquet file, a folder that `datasets` saved to disk or that
-            holds parquet files, or a data set's id on the Hugging Face hub.
+        source: a JSONL manifest, a folder that `fastwhisper prepare` made (either may lie in an
+            object store), a parquet file, a folder that `datasets` saved to disk or that holds
+            parquet files, or a data set's id on the Hugging Face hub.
         split: of a data set that has several, such as "train".
 
     Returns:
@@ -42,9 +53,32 @@ def read_source(source: str | Path, split: str | None = None) -> list[Utterance]
     Raises:
         InputError: no such source, it cannot be read, or some audio cannot.
     """
-    path = Path(source).expanduser()
+    utterances, faults = read_usable(source, split)
+    if faults:
+        raise InputError(_joined_errors(list(dict.fromkeys(f.reason for f in faults)), str(source)))
+    return utterances
+
+
+def read_usable(
+    source: str | os.PathLike[str], split: str | None = None
+) -> tuple[list[Utterance], list[Fault]]:
+    """What `read_source` reads, without the utterances whose audio cannot be used, and those.
+
+    Raises:
+        InputError: no such source, or it cannot be read.
+    """
+    path = path_of(source)
+    if is_remote(path):
+        check_reachable("data", path)
+    if is_prepared(path):
+        return read_prepared(path), []
     if path.is_dir() or path.suffix == ".parquet" and path.is_file():
-        utterances = _from_dataset(_local_dataset(path, split), str(source))
+        if is_remote(path):
+            raise InputError(
+                f"{source} is no prepared folder; data in an object store must be a manifest "
+                "(.jsonl) or a folder that fastwhisper prepare made: prepare it"
+            )
+        utterances = _from_dataset(_local_dataset(Path(path), split), str(source))
     elif path.exists() or path.suffix in (".jsonl", ".json"):
         utterances = read_manifest(path)
     elif _HUB_ID.fullmatch(str(source)) and path.suffix != ".parquet":
@@ -54,37 +88,41 @@ def read_source(source: str | Path, split: str | None = None) -> list[Utterance]
             f"no such path: {source}; data must be a manifest (.jsonl), a parquet file, a folder "
             "saved by datasets, or a data set's id on the Hugging Face hub: correct the path"
         )
-    return _with_durations(utterances, str(source))
+    return _with_durations(utterances)
 
 
-def _with_durations(utterances: Sequence[Utterance], source: str) -> list[Utterance]:
+def _with_durations(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Fault]]:
     """Fills in missing durations from the audio's headers; all that cannot be used is named."""
-    unknown = {u.audio for u in utterances if isinstance(u.audio, str) or u.duration is None}
+    unknown = {u.audio for u in utterances if _is_on_disk(u.audio) or u.duration is None}
     # Order of first use, so that the errors named are the first in the source.
     sources = list(dict.fromkeys(u.audio for u in utterances if u.audio in unknown))
     with ThreadPoolExecutor(_HEADER_THREADS) as threads:
         seconds = dict(zip(sources, threads.map(_seconds_or_error, sources), strict=True))
-    checked, errors = [], {}
+    checked, faults = list[Utterance](), list[Fault]()
     for utterance in utterances:
         length = seconds.get(utterance.audio)
         if isinstance(length, InputError):
-            errors[audio_name(utterance.audio)] = str(length)
+            faults.append(Fault(utterance.id, str(length)))
         elif length is None:
             checked.append(utterance)
         else:
             end = utterance.offset + (utterance.duration or 0.0)
             if utterance.offset >= length or end > length + _END_TOLERANCE_SECONDS:
-                errors[utterance.id] = (
+                reason = (
                     f"utterance {utterance.id} ends at {end:.3f} s and its audio "
                     f"{audio_name(utterance.audio)} at {length:.3f} s; it must lie within: correct "
                     '"offset" and "duration"'
                 )
+                faults.append(Fault(utterance.id, reason))
+                continue
             left = length - utterance.offset
             duration = left if utterance.duration is None else min(utterance.duration, left)
             checked.append(dataclasses.replace(utterance, duration=duration))
-    if errors:
-        raise InputError(_joined_errors(list(errors.values()), source))
-    return checked
+    return checked, faults
+
+
+def _is_on_disk(audio: AudioSource) -> bool:
+    return isinstance(audio, str) and not is_remote(audio)
 
 
 def _seconds_or_error(audio: AudioSource) -> float | InputError:

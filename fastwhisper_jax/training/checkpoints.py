@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from fastwhisper_jax.errors import InputError, IntegrityError
 from fastwhisper_jax.files import Path, is_remote
 from fastwhisper_jax.training import digests
+from fastwhisper_jax.training.named_leaves import named_leaves, nest, signatures
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
@@ -105,9 +106,9 @@ class Checkpoints:
         self._checkpointer.save(
             self.directory / str(step),
             ocp.args.Composite(
-                state=ocp.args.StandardSave(_nest(_named_leaves(state))),
+                state=ocp.args.StandardSave(nest(named_leaves(state))),
                 metadata=ocp.args.JsonSave(
-                    {"metadata": dict(metadata), "leaves": _signatures(state)}
+                    {"metadata": dict(metadata), "leaves": signatures(state)}
                 ),
             ),
             force=True,
@@ -201,16 +202,16 @@ class Checkpoints:
         else:
             self._insist_on(step)
         folder = self.directory / str(step)
-        wanted = _named_leaves(abstract_state)
+        wanted = named_leaves(abstract_state)
         about = self._checkpointer.restore(
             folder, ocp.args.Composite(metadata=ocp.args.JsonRestore())
         )["metadata"]
-        _check_leaves(folder, stored=about["leaves"], wanted=_signatures(abstract_state))
+        _check_leaves(folder, stored=about["leaves"], wanted=signatures(abstract_state))
         placed = {name: _placed(leaf) for name, leaf in wanted.items()}
         read = self._checkpointer.restore(
-            folder, ocp.args.Composite(state=ocp.args.StandardRestore(_nest(placed)))
+            folder, ocp.args.Composite(state=ocp.args.StandardRestore(nest(placed)))
         )["state"]
-        leaves = _named_leaves(read)
+        leaves = named_leaves(read)
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), [leaves[n] for n in wanted])
         return Restored(step, state, about["metadata"], skipped)
 
@@ -255,33 +256,6 @@ def _from_first(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-
-
-def _named_leaves(tree: PyTree) -> dict[str, Any]:
-    """'params/encoder/conv1/kernel' → leaf, in the order of `jax.tree.leaves`; None is no leaf."""
-    with_paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in with_paths
-    }
-
-
-def _nest(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Dicts in dicts by the slashes of the names: a layout that needs none of our classes."""
-    nested: dict[str, Any] = {}
-    for name, leaf in named.items():
-        *folders, last = name.split("/")
-        inside = nested
-        for folder in folders:
-            inside = inside.setdefault(folder, {})
-        inside[last] = leaf
-    return nested
-
-
-def _signatures(tree: PyTree) -> dict[str, str]:
-    return {
-        name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-        for name, leaf in _named_leaves(tree).items()
-    }
 
 
 def _check_leaves(folder: Path, stored: Mapping[str, str], wanted: Mapping[str, str]) -> None:

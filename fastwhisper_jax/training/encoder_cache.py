@@ -8,12 +8,11 @@ reads the stores from its first epoch on: a resumed run sees the same rounded va
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fastwhisper_jax.data.audio import AudioSource, audio_bytes
+from fastwhisper_jax.data.audio import AudioSource, audio_sha256
 from fastwhisper_jax.data.batches import plan_in_order
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import Batch, Rows, assemble_batch
@@ -33,7 +32,7 @@ def key_of(utterance: Utterance) -> UtteranceKey:
 
 def audio_names(utterances: Sequence[Utterance]) -> dict[UtteranceKey, str]:
     """A name for each stretch of audio that follows from its content, whatever its path."""
-    contents = {u.audio: hashlib.sha256(audio_bytes(u.audio)).hexdigest() for u in utterances}
+    contents = {audio: audio_sha256(audio) for audio in {u.audio for u in utterances}}
     return {key_of(u): digest(contents[u.audio], u.offset, u.duration) for u in utterances}
 
 

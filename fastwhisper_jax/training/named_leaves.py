@@ -1,0 +1,34 @@
+"""A state as names and leaves: the layout of a checkpoint, which needs none of our classes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """'params/encoder/conv1/kernel' → leaf, in the order of `jax.tree.leaves`; None is no leaf."""
+    with_paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in with_paths
+    }
+
+
+def nest(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Dicts in dicts by the slashes of the names: a layout that needs none of our classes."""
+    nested: dict[str, Any] = {}
+    for name, leaf in named.items():
+        *folders, last = name.split("/")
+        inside = nested
+        for folder in folders:
+            inside = inside.setdefault(folder, {})
+        inside[last] = leaf
+    return nested
+
+
+def signatures(tree: Any) -> dict[str, str]:
+    """Dtype and shape of every leaf by its name, such as float32[16,32]."""
+    return {
+        name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+        for name, leaf in named_leaves(tree).items()
+    }
