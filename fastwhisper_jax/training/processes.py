@@ -31,9 +31,9 @@ from fastwhisper_jax.errors import (
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 _LOOK_EVERY_SECONDS = 0.5
-_TELL_SECONDS = 10.0
+_LEAVE_SECONDS = 10.0
 _FORESEEN = (InputError, IntegrityError, TrainingError, KeyboardInterrupt)
-_FAILURE, _SEEN = "fastwhisper/failure", "fastwhisper/seen/"
+_FAILURE, _LEFT = "fastwhisper/failure", "fastwhisper/left/"
 
 
 def join() -> None:
@@ -178,19 +178,21 @@ class _Watch:
             told = line.replace(": ", f": process {jax.process_index()}: ", 1)
             with contextlib.suppress(jax.errors.JaxRuntimeError):  # two failed at once
                 self._client.key_value_set(_FAILURE, f"{code} {told}")
-                self._wait_until_seen()
             self._leave(code, line)
 
-    def _wait_until_seen(self) -> None:
-        until = time.monotonic() + _TELL_SECONDS
-        while time.monotonic() < until:
-            if len(self._client.key_value_dir_get(_SEEN)) == jax.process_count() - 1:
-                return
-            time.sleep(_LOOK_EVERY_SECONDS / 5)
-
     def _leave(self, code: int, line: str) -> None:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            self._client.key_value_set(f"{_SEEN}{jax.process_index()}", "")
         print(line, file=sys.stderr, flush=True)
         sys.stdout.flush()
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            self._client.key_value_set(f"{_LEFT}{jax.process_index()}", "")
+            if jax.process_index() == 0:
+                self._wait_for_the_others()
         os._exit(code)
+
+    def _wait_for_the_others(self) -> None:
+        """Process 0 keeps the service, without which JAX aborts every process: it leaves last."""
+        until = time.monotonic() + _LEAVE_SECONDS
+        while time.monotonic() < until:
+            time.sleep(_LOOK_EVERY_SECONDS / 2)
+            if len(self._client.key_value_dir_get(_LEFT)) == jax.process_count():
+                return

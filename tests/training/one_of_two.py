@@ -1,19 +1,22 @@
 """`fastwhisper` as one process of a run, for tests: python one_of_two.py SEEN HARM ARGUMENTS...
 
-Writes to SEEN a JSON line a batch: the ids of the rows that this process reads. HARM is "fail" (the
-third batch cannot be read), "die" (kill -9 of itself there) or "none".
+Writes to SEEN a JSON line a batch: the ids of the rows that this process reads. HARM is "fail" (a
+batch cannot be read), "die" (kill -9 of itself there) or "none". What died is missed soon.
 """
 
+import functools
 import json
 import os
 import signal
 import sys
 
+import jax
+
 from fastwhisper_jax import cli
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.training import feeding
 
-BATCHES = 3
+HARMED_BATCH = 12  # far enough for the first updates to be under way
 
 
 def main(seen, harm, *arguments):
@@ -23,9 +26,9 @@ def main(seen, harm, *arguments):
     def assemble_and_note(plan, utterances, *rest, local_rows, **named):
         nonlocal count
         count += 1
-        if count == BATCHES and harm == "fail":
+        if count == HARMED_BATCH and harm == "fail":
             raise InputError("audio.wav cannot be read here; mend it")
-        if count == BATCHES and harm == "die":
+        if count == HARMED_BATCH and harm == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         ids = [utterances[i].id for row in local_rows for i in plan.rows[row]]
         with open(seen, "a") as file:
@@ -33,6 +36,9 @@ def main(seen, harm, *arguments):
         return assemble(plan, utterances, *rest, local_rows=local_rows, **named)
 
     feeding.assemble_batch = assemble_and_note
+    jax.distributed.initialize = functools.partial(
+        jax.distributed.initialize, heartbeat_timeout_seconds=10
+    )
     return cli.main(arguments)
 
 
