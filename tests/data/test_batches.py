@@ -75,18 +75,6 @@ def test_the_order_does_not_change_between_versions():
     assert _utterances(plan_epoch(sizes, _rules(seed=7), epoch=2)) == [6, 4, 0, 5, 7, 1, 3, 2]
 
 
-@pytest.mark.parametrize("processes", [1, 2, 4, 8])
-def test_slices_of_the_processes_tile_the_global_batch(processes):
-    plan = plan_epoch(_sizes(20), _rules(), epoch=0)[0]
-    slices = [plan.rows_of_process(index, processes) for index in range(processes)]
-    assert tuple(itertools.chain.from_iterable(slices)) == plan.rows
-
-
-def test_a_batch_that_does_not_divide_over_the_processes_is_an_input_error():
-    with pytest.raises(InputError, match="global_batch_size=8 does not divide over 3 processes"):
-        plan_epoch(_sizes(20), _rules(), epoch=0)[0].rows_of_process(0, 3)
-
-
 def test_joined_utterances_never_exceed_context_or_bucket_and_share_their_group():
     sizes = _sizes(300, groups="ab")
     plans = plan_epoch(sizes, _rules(join_probability=1.0), epoch=0)

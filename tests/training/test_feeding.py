@@ -1,6 +1,9 @@
 """What reaches the step follows from seed and step; evaluation hears recordings as they are."""
 
+import contextlib
 import functools
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +13,10 @@ import pytest
 from fastwhisper_jax.config import DataConfig
 from fastwhisper_jax.data.features import log_mel_spectrogram
 from fastwhisper_jax.data.loader import audio_inputs
+from fastwhisper_jax.training import feeding
 from fastwhisper_jax.training.assembly import make_batch_schedule
-from fastwhisper_jax.training.feeding import device_batches, make_featurise
+from fastwhisper_jax.training.feeding import device_batches, local_rows, make_featurise
+from fastwhisper_jax.training.sharding import make_mesh
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -79,3 +84,43 @@ def test_batches_from_a_later_step_are_the_rest_of_all_batches(tiny, audio, feat
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name])
     assert batches_from(7) == []
+
+
+def test_the_only_process_reads_every_row(tiny):
+    assert local_rows(make_mesh(4, 2), 16) == tuple(range(16))
+    assert local_rows(tiny.make_mesh_of_one(), 3) == (0, 1, 2)
+
+
+def test_rows_follow_the_devices_and_not_the_number_of_the_process(tiny, monkeypatch):
+    """On a mesh whose devices lie in another order than their processes."""
+    devices = jax.devices()
+    mesh = make_mesh(4, 2, [devices[i] for i in (0, 4, 1, 5, 2, 6, 3, 7)])
+    ours = set(devices[:4])
+    sharding = type(feeding.batch_sharding(mesh))
+
+    def addressable(self, shape):
+        indices = self.devices_indices_map(shape)
+        return {device: index for device, index in indices.items() if device in ours}
+
+    monkeypatch.setattr(sharding, "addressable_devices_indices_map", addressable)
+    assert local_rows(mesh, 16) == (0, 1, 4, 5, 8, 9, 12, 13)
+
+
+def test_reading_ends_where_the_loop_raises(tiny, audio, featurise):
+    before = threading.active_count()
+    corpus = tiny.make_corpus(audio)
+    batches = device_batches(
+        make_batch_schedule(tiny.make_config(steps=50), corpus),
+        corpus,
+        functools.partial(audio_inputs, samples=tiny.TEACHER.n_samples),
+        featurise,
+        tiny.make_mesh_of_one(),
+        end_of_text=tiny.END_OF_TEXT,
+    )
+    with contextlib.suppress(ZeroDivisionError), contextlib.closing(batches):
+        next(batches)
+        raise ZeroDivisionError
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
