@@ -47,13 +47,16 @@ def path_of(text: str | os.PathLike[str]) -> Path:
 
 
 def check_reachable(option: str, path: Path) -> bool:
-    """Whether anything lies at a path.
+    """Whether anything lies at a path in a store.
 
     Raises:
         InputError: its store does not answer, or not to us.
     """
     try:
-        return path.exists()
+        path.stat()  # exists() of some stores is False as well where they refuse to answer
+        return True
+    except FileNotFoundError:
+        return False
     except Exception as error:  # network, credentials: each store has its own classes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
