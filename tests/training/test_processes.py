@@ -3,6 +3,7 @@
 import importlib.util
 
 import jax
+import numpy as np
 import pytest
 
 from fastwhisper_jax.errors import InputError
@@ -79,6 +80,16 @@ def test_a_run_that_cannot_be_joined_is_an_input_error(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1234")
     with pytest.raises(InputError, match=r"cannot join .* \(Number of processes must be defined"):
         processes.join()
+
+
+def test_a_process_that_was_given_something_else_says_so(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    theirs = np.frombuffer(bytes.fromhex("ab" * 32), np.uint8)
+    monkeypatch.setattr(processes.multihost_utils, "broadcast_one_to_all", lambda _: theirs)
+    processes.check_agreement("data", "ab" * 32)
+    with pytest.raises(InputError, match="process 1 has another data than process 0"):
+        processes.check_agreement("data", "ab" * 31 + "ac")
 
 
 def test_alone_an_error_passes_as_it_is():

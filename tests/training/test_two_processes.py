@@ -114,7 +114,7 @@ def recipe(folder, data, tiny_dims, write_teacher, make_params):
 def start(folder, environment, recipe):
     """A function that starts the two processes of a run; harm is done in the second."""
 
-    def start(name, harm="none", *options):
+    def start(name, harm="none", *options, recipe=recipe):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
@@ -260,6 +260,22 @@ def test_sigterm_at_one_stops_both_after_the_same_step_and_they_go_on(
     runs = (folder / "stopped", whole[0])
     ours, theirs = (load_file(exported(run) / "model.safetensors") for run in runs)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_an_encoder_cache_that_two_have_filled_is_whole(
+    start, fastwhisper, tiny_recipe, tiny_manifest, folder
+):
+    """Another run computes nothing anew, and its losses are the same."""
+    cache = ("--data.encoder_cache", str(folder / "cache"), "--training.steps", "2")
+    left = ended(start("cached", "none", *cache, recipe=tiny_recipe))
+    assert [process.code for process in left] == [0, 0], left
+    arrays = {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.npy")}
+    assert len(arrays) == 2 * len(tiny_manifest.read_text().splitlines())
+    done = fastwhisper("train", tiny_recipe, "--run-dir", folder / "cached-alone", *cache)
+    assert done.code == 0, done.err
+    assert {p: p.stat().st_mtime_ns for p in (folder / "cache").rglob("*.npy")} == arrays
+    losses = [[row["loss"] for row in rows_of(folder / run)] for run in ("cached", "cached-alone")]
+    np.testing.assert_allclose(*losses, atol=1e-5, rtol=0)
 
 
 def test_what_one_process_cannot_read_ends_both_with_one_line(start):
