@@ -16,6 +16,10 @@ _SCHEMES = ("gs://", "s3://", "az://")
 # What provides each store, as named in the error where it is absent.
 _NEEDS = {"gs": "'fastwhisper-jax[gcs]'", "s3": "s3fs", "az": "adlfs"}
 
+# What another process has just written must be seen: no listing of a store is kept.
+for _name in ("gs", "gcs", "s3", "az"):
+    fsspec.config.conf.setdefault(_name, {}).setdefault("use_listings_cache", False)
+
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path lies in an object store."""
@@ -63,6 +67,12 @@ def check_reachable(option: str, path: Path) -> bool:
             f"{option} {path} cannot be reached ({reason}); check its name, the network and the "
             "credentials of this machine"
         ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; in a store there are none to be made."""
+    if not is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:

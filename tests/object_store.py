@@ -60,12 +60,7 @@ class ObjectStore(fsspec.AbstractFileSystem):
     def _rm(self, path):
         self.objects.pop(self._strip_protocol(path), None)
 
-    def makedirs(self, path, exist_ok=False):
-        """There are no folders to be made."""
-
-    mkdir = makedirs
-
     def mv(self, *_, **__):
-        raise AssertionError("an object cannot be renamed")
+        raise AssertionError("a store has no folders, and renames nothing")
 
-    rename = move = cp_file = copy = mv
+    rename = move = cp_file = copy = mkdir = makedirs = mv

@@ -16,7 +16,7 @@ from fastwhisper_jax.data.prepare import Dropped
 from fastwhisper_jax.data.shards import ABOUT, DROPPED, FORMAT, SHARDS
 from fastwhisper_jax.data.sources import read_usable
 from fastwhisper_jax.errors import InputError, TrainingError
-from fastwhisper_jax.files import Path, path_of, write_whole
+from fastwhisper_jax.files import Path, make_folder, path_of, write_whole
 from fastwhisper_jax.training.progress import progress
 
 # What the shards are made of; a second call goes on where this is the same.
@@ -112,7 +112,7 @@ def _begin(out: Path, about: dict[str, Any]) -> None:
                 )
         elif out.is_dir() and any(out.iterdir()):
             raise InputError(f"{out} holds other files; choose an empty or new folder as --out")
-        (out / SHARDS).mkdir(parents=True, exist_ok=True)
+        make_folder(out / SHARDS)
         (out / ABOUT).unlink(missing_ok=True)
         write_whole(out / PLAN, json.dumps(about, indent=1) + "\n")
     except OSError as error:

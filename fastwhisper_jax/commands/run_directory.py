@@ -6,7 +6,14 @@ import os
 
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.files import Path, check_reachable, is_remote, path_of, write_whole
+from fastwhisper_jax.files import (
+    Path,
+    check_reachable,
+    is_remote,
+    make_folder,
+    path_of,
+    write_whole,
+)
 from fastwhisper_jax.recipe import fields, from_json, to_json
 
 CONFIG = "config.json"
@@ -122,7 +129,7 @@ def write_config(run_dir: Path, config: Config) -> None:
         InputError: the folder cannot be written.
     """
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(run_dir)
         write_whole(run_dir / CONFIG, to_json(config))
     except OSError as error:
         raise InputError(

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.files import Path, write_whole
+from fastwhisper_jax.files import Path, make_folder, write_whole
 from fastwhisper_jax.training.processes import wait_for_all
 
 
@@ -52,7 +52,7 @@ def open_store(root: Path, key: str) -> ArrayStore:
     probe = folder / "shared"
     if jax.process_index() == 0:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_whole(probe, "All processes of a run see this file.\n")
         except OSError as error:
             raise InputError(

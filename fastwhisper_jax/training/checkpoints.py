@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 
 from fastwhisper_jax.errors import InputError, IntegrityError
-from fastwhisper_jax.files import Path, is_remote
+from fastwhisper_jax.files import Path, is_remote, make_folder
 from fastwhisper_jax.training import digests
 from fastwhisper_jax.training.named_leaves import named_leaves, nest, signatures
 
@@ -93,7 +93,7 @@ class Checkpoints:
         """
         self.wait()
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            make_folder(self.directory)
             if jax.process_index() == 0:
                 for unfinished in self.directory.glob(f"*{_UNFINISHED}*"):
                     unfinished.rmtree()

@@ -45,11 +45,14 @@ def join() -> None:
     Raises:
         InputError: the environment names a run of several processes that cannot be joined.
     """
-    if jax.distributed.is_initialized() or not is_called_for(os.environ):
+    is_named = is_called_for(os.environ)
+    if jax.distributed.is_initialized() or not (is_named or has_tpu(os.environ)):
         return
     try:
         jax.distributed.initialize(num_processes=_number(COUNT), process_id=_number(INDEX))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, ValueError) and not is_named:
+            return  # a machine with TPU chips that stands alone: JAX has found no cluster
         reason = " ".join(str(error).split())
         raise InputError(
             f"this process cannot join the others of its run ({reason}); every process needs "
@@ -59,25 +62,28 @@ def join() -> None:
 
 
 def is_called_for(environment: Mapping[str, str]) -> bool:
-    """Whether a process is one of several; asks no server and waits for nothing.
-
-    Args:
-        environment: variables, as JAX has left them when it was imported: where it finds no TPU
-            chip it sets TPU_SKIP_MDS_QUERY.
-    """
+    """Whether variables say that a process is one of several."""
     hosts = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
     counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
-    allowed = environment.get("JAX_PLATFORMS", "")
-    is_tpu_machine = (
-        (not allowed or "tpu" in allowed)
-        and "TPU_SKIP_MDS_QUERY" not in environment
-        and importlib.util.find_spec("libtpu") is not None
-    )
     return (
         ADDRESS in environment
         or any(environment.get(name, "1") != "1" for name in counts)
         or any("," in environment.get(name, "") for name in hosts)
-        or is_tpu_machine
+    )
+
+
+def has_tpu(environment: Mapping[str, str]) -> bool:
+    """Whether JAX will use TPU chips here, and so has a metadata server to ask.
+
+    Args:
+        environment: variables, as JAX has left them when it was imported: where it finds no chip
+            it sets TPU_SKIP_MDS_QUERY.
+    """
+    allowed = environment.get("JAX_PLATFORMS", "")
+    return (
+        (not allowed or "tpu" in allowed)
+        and "TPU_SKIP_MDS_QUERY" not in environment
+        and importlib.util.find_spec("libtpu") is not None
     )
 
 

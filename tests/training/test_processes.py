@@ -51,7 +51,17 @@ def test_a_machine_with_chips_is_left_to_jax_unless_they_are_not_used(
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     environment = {} if platforms is None else {"JAX_PLATFORMS": platforms}
-    assert processes.is_called_for(environment) == joins
+    assert processes.has_tpu(environment) == joins
+    assert not processes.has_tpu(NO_CHIP | environment)
+
+
+def test_chips_without_a_cluster_stand_alone(monkeypatch):
+    def initialize(**_):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(processes, "has_tpu", lambda _: True)
+    processes.join()
 
 
 def test_processes_started_by_hand_are_told_by_three_variables(monkeypatch):
