@@ -14,15 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fastwhisper_jax.commands import prepare_arguments, transcribe_arguments
-from fastwhisper_jax.errors import (
-    DONE,
-    FAILED,
-    InputError,
-    IntegrityError,
-    Interrupted,
-    TrainingError,
-    exit_of,
-)
+from fastwhisper_jax.errors import DONE, FAILED, FORESEEN, InputError, exit_of
 
 EXAMPLE = """
 example:
@@ -46,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_as_interrupt():
             return _dispatch(arguments)
-    except (InputError, IntegrityError, TrainingError, Interrupted, KeyboardInterrupt) as error:
+    except FORESEEN as error:
         code, line = exit_of(error)
         print(line, file=sys.stderr)
         return code

@@ -23,6 +23,10 @@ class Interrupted(RuntimeError):
     """A run was asked to stop and has saved its state: the same command goes on. Exits with 75."""
 
 
+# What ends a command with one line; anything else is a bug, with its traceback.
+FORESEEN = (InputError, IntegrityError, TrainingError, Interrupted, KeyboardInterrupt)
+
+
 def exit_of(error: BaseException) -> tuple[int, str]:
     """The exit code and the one line that stand for an error; one of a bug names its class."""
     text = " ".join(str(error).split())

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from fastwhisper_jax.config import Config
-from fastwhisper_jax.data.batches import BatchSchedule
+from fastwhisper_jax.data.schedule import BatchSchedule
 from fastwhisper_jax.errors import InputError, Interrupted, TrainingError
 from fastwhisper_jax.files import Path
 from fastwhisper_jax.training.assembly import (

@@ -19,20 +19,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fastwhisper_jax.errors import (
-    InputError,
-    IntegrityError,
-    Interrupted,
-    TrainingError,
-    exit_of,
-)
+from fastwhisper_jax.errors import FORESEEN, InputError, Interrupted, exit_of
 
 # Where processes are started by hand; JAX itself reads the first one.
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 _LOOK_EVERY_SECONDS = 0.5
 _LEAVE_SECONDS = 10.0
-_FORESEEN = (InputError, IntegrityError, TrainingError, KeyboardInterrupt)
 _FAILURE, _LEFT = "fastwhisper/failure", "fastwhisper/left/"
 
 
@@ -179,7 +172,7 @@ class _Watch:
         with self._ends:
             if known := self._failure():  # ours follows from that of another process
                 self._leave(*known)
-            if not isinstance(error, _FORESEEN):
+            if not isinstance(error, FORESEEN):
                 traceback.print_exception(error)
             told = line.replace(": ", f": process {jax.process_index()}: ", 1)
             with contextlib.suppress(jax.errors.JaxRuntimeError):  # two failed at once

@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 import random
 from collections import Counter
 
