@@ -1,6 +1,7 @@
 """The command `fastwhisper`: parse, call, print. Commands are imported only when they run."""
 
 import argparse
+import dataclasses
 import difflib
 import os
 import re
@@ -15,6 +16,9 @@ from typing import NoReturn
 
 from fastwhisper_jax.commands import prepare_arguments, transcribe_arguments
 from fastwhisper_jax.errors import DONE, FAILED, FORESEEN, InputError, exit_of
+
+# Commands that also take the fields of a recipe.
+TAKES_FIELDS = ("train", "plan")
 
 EXAMPLE = """
 example:
@@ -75,12 +79,12 @@ def _dispatch(arguments: Sequence[str]) -> int:
         near = difflib.get_close_matches(name, commands, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(commands)}"
         raise InputError(f"no command {name!r}; {hint}")
-    if name == "train":
+    if name in TAKES_FIELDS:
         from fastwhisper_jax.recipe import split_overrides
 
         arguments, overrides = split_overrides(arguments)
         if "--help" in arguments or "-h" in arguments:
-            commands["train"].epilog = f"{commands['train'].epilog}{_fields_epilog(arguments)}"
+            commands[name].epilog = f"{commands[name].epilog}{_fields_epilog(arguments)}"
     namespace, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise InputError(_unknown(unknown[0], name, commands))
@@ -92,7 +96,7 @@ def _unknown(argument: str, name: str, commands: Mapping[str, argparse.ArgumentP
     option = argument.partition("=")[0]
     options = re.findall(r"--[a-z-]+(?=[ \]])", commands[name].format_usage())
     near = difflib.get_close_matches(option, options, n=1)
-    if not near and name == "train" and option.startswith("-"):
+    if not near and name in TAKES_FIELDS and option.startswith("-"):
         from fastwhisper_jax.recipe import near_field
 
         near = [f"--{field}" for field in [near_field(option.lstrip("-"))] if field]
@@ -149,6 +153,20 @@ def _export(options: argparse.Namespace, _: Sequence[str]) -> int:
     for line in export.run(run_dir, options.out, options.step, options.dtype):
         _say(line)
     return DONE
+
+
+def _plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from fastwhisper_jax.recipe import load_recipe, override
+
+    config = override(load_recipe(options.recipe), overrides)
+    _quiet()
+    # It compiles for a slice and runs on none, though it may have TPUs of its own.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from fastwhisper_jax.commands import plan_command
+
+    names = [field.name for field in dataclasses.fields(plan_command.Options)]
+    chosen = plan_command.Options(**{name: getattr(options, name) for name in names})
+    return DONE if plan_command.run(config, chosen, _say) else FAILED
 
 
 def _plot(options: argparse.Namespace, _: Sequence[str]) -> int:
@@ -276,6 +294,32 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
         help="of the weights; default: float32",
     )
     export.set_defaults(run=_export)
+
+    plan = add(
+        "plan",
+        "compile a recipe for a TPU slice that need not be there (needs the extra plan): memory, "
+        "work, roofline",
+        "fastwhisper plan configs/askd_large_v3.py --topology v5e:4x4 --report plan.json",
+    )
+    plan.add_argument("recipe", type=Path, metavar="RECIPE.py", help="a recipe, see configs/")
+    plan.add_argument(
+        "--topology",
+        required=True,
+        metavar="NAME",
+        help="generation and shape of the slice: v5e:2x4, v4:2x2x2",
+    )
+    plan.add_argument(
+        "--batch-size", type=int, metavar="N", help="global batch; default: the recipe's"
+    )
+    plan.add_argument(
+        "--target-tokens",
+        type=int,
+        metavar="T",
+        help="length of the labels; default: the recipe's longest bucket",
+    )
+    plan.add_argument("--report", type=Path, metavar="OUT.json", help="where to write the report")
+    plan.usage = "fastwhisper plan RECIPE.py --topology NAME [--section.field VALUE ...]"
+    plan.set_defaults(run=_plan)
 
     plot = add(
         "plot",

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "evaluation": {"models", "files", "errors"},
     "transcription": {"evaluation", "models", "errors"},
     "interop": {"models", "errors"},
+    "planning": {"models", "training", "errors"},
 }
 
 

@@ -19,7 +19,7 @@ from fastwhisper_jax.training.metrics import reduce_pairs
 from fastwhisper_jax.training.plan import RunPlan
 from fastwhisper_jax.training.sharding import model_options, tree_shardings
 from fastwhisper_jax.training.state import TrainState, init_state, split_params, whole_student
-from fastwhisper_jax.training.step import Distillation, make_eval_step
+from fastwhisper_jax.training.step import Distillation, Phase, make_eval_step, make_train_step
 
 Score = Callable[[dict[str, Any]], dict[str, float]]
 
@@ -93,6 +93,16 @@ def make_distillation(config: Config, models: Models, plan: RunPlan, mesh: Mesh)
         chunk_tokens=objective.chunk_tokens,
         seed=config.training.seed,
     )
+
+
+def jitted_step(
+    setup: Distillation, phase: Phase, plan: RunPlan, shardings: TrainState, mesh: Mesh
+) -> Any:
+    """The step of one phase under `jax.jit`: what trains, and what a plan compiles."""
+    step = make_train_step(
+        setup, phase, plan.weights_at, plan.learning_rate_at, plan.optimizer, mesh
+    )
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def abstract_state(

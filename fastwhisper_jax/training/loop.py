@@ -19,6 +19,7 @@ from fastwhisper_jax.training.assembly import (
     abstract_state,
     fingerprint,
     first_state,
+    jitted_step,
     make_distillation,
     make_evaluate,
 )
@@ -35,7 +36,6 @@ from fastwhisper_jax.training.step import (
     Metrics,
     Phase,
     TrainStep,
-    make_train_step,
 )
 
 CHECKPOINTS = "checkpoints"
@@ -157,10 +157,7 @@ class PhasedStep:
         self, setup: Distillation, plan: RunPlan, shardings: TrainState, mesh: Mesh
     ) -> None:
         self._plan = plan
-        self._make = lambda phase: make_train_step(
-            setup, phase, plan.weights_at, plan.learning_rate_at, plan.optimizer, mesh
-        )
-        self._shardings = shardings
+        self._make = lambda phase: jitted_step(setup, phase, plan, shardings, mesh)
         self.compiled: dict[Phase, TrainStep] = {}
 
     def __call__(
@@ -169,9 +166,7 @@ class PhasedStep:
         """Makes the update after `step` completed ones; the state is donated."""
         phase = self._plan.phase(step)
         if phase not in self.compiled:
-            self.compiled[phase] = jax.jit(
-                self._make(phase), donate_argnums=0, out_shardings=(self._shardings, None)
-            )
+            self.compiled[phase] = self._make(phase)
         return self.compiled[phase](state, teacher_params, batch)
 
 

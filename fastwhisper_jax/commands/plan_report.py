@@ -1,0 +1,178 @@
+"""What `fastwhisper plan` found: as a report and as lines to read."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from fastwhisper_jax.planning.decoding import Decoding
+from fastwhisper_jax.planning.measure import Measured
+from fastwhisper_jax.planning.topology import Slice
+
+
+@dataclasses.dataclass(frozen=True)
+class PhasePlan:
+    """One phase of a run.
+
+    Attributes:
+        name: which teachers are run.
+        steps: updates of the run in this phase.
+        measured: the compiled step; None where it does not fit.
+    """
+
+    name: str
+    steps: int
+    measured: Measured | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A recipe on a slice.
+
+    Attributes:
+        recipe: its file.
+        slice: to compile for.
+        mesh: axes and their sizes.
+        global_batch_size, target_tokens: of the step.
+        phases: in the order of the run.
+        closed_form_flops: of a chip in the costliest phase, from the sizes of the models; None
+            where a cache stands in for a part of it.
+        largest_batch: estimated rows a chip that fit; None if not even one does.
+        knows_steps: False where the recipe counts epochs of data that a plan does not see.
+        teacher, student: transcribing; None where a model does not fit one chip.
+    """
+
+    recipe: str
+    slice: Slice
+    mesh: dict[str, int]
+    global_batch_size: int
+    target_tokens: int
+    phases: tuple[PhasePlan, ...]
+    closed_form_flops: float | None
+    largest_batch: int | None
+    knows_steps: bool
+    teacher: Decoding | None
+    student: Decoding | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether every phase fits a chip's memory."""
+        limit = self.slice.chip.hbm_gib
+        return all(p.measured and p.measured.total_gib <= limit for p in self.phases)
+
+    @property
+    def hours(self) -> float | None:
+        """Of the whole run at the roofline, every batch of the longest bucket."""
+        if not self.knows_steps or any(phase.measured is None for phase in self.phases):
+            return None
+        return sum(p.steps * p.measured.roofline.seconds for p in self.phases if p.measured) / 3600
+
+    def report(self) -> dict[str, Any]:
+        """As JSON: the fields of the costliest phase, then those of all."""
+        slice_ = self.slice
+        costliest = max(
+            self.phases, key=lambda p: p.measured.roofline.seconds if p.measured else float("inf")
+        )
+        return {
+            "recipe": self.recipe,
+            "topology": slice_.name,
+            "chips": len(slice_.devices),
+            "hosts": slice_.hosts,
+            "mesh": self.mesh,
+            "global_batch_size": self.global_batch_size,
+            "target_tokens": self.target_tokens,
+            "hbm_gib": slice_.chip.hbm_gib,
+            "fits": self.fits,
+            "largest_batch_per_chip": self.largest_batch,
+            **self._measured(costliest),
+            "closed_form_flops": self.closed_form_flops,
+            "hours": self.hours,
+            "phases": [{"name": p.name, "steps": p.steps} | self._measured(p) for p in self.phases],
+            "decoding": self._decoding(),
+        }
+
+    def _measured(self, phase: PhasePlan) -> dict[str, Any]:
+        found = phase.measured
+        if found is None:
+            return {}
+        return {
+            "argument_gib": found.argument_gib,
+            "temp_gib": found.temp_gib,
+            "flops": found.cost.flops,
+            "kernel_flops": found.cost.kernel_flops,
+            "bytes_accessed": found.cost.bytes_accessed,
+            "hbm_bytes": found.cost.hbm_bytes,
+            "collective_bytes": dict(found.cost.collective_bytes),
+            "roofline_seconds": found.roofline.seconds,
+            "roofline_parts": found.roofline.parts,
+            "bound": found.roofline.bound,
+            "samples_per_second": self.global_batch_size / found.roofline.seconds,
+            "compile_seconds": found.compile_seconds,
+        }
+
+    def _decoding(self) -> dict[str, Any] | None:
+        if self.teacher is None or self.student is None:
+            return None
+        tokens = self.target_tokens
+        return {
+            "rows": self.global_batch_size // len(self.slice.devices),
+            "teacher": dataclasses.asdict(self.teacher),
+            "student": dataclasses.asdict(self.student),
+            "token_speed_up": self.teacher.token_seconds / self.student.token_seconds,
+            "window_speed_up": self.teacher.window_seconds(tokens)
+            / self.student.window_seconds(tokens),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The report in words."""
+        slice_, chips = self.slice, len(self.slice.devices)
+        mesh = " x ".join(f"{axis} {size}" for axis, size in self.mesh.items())
+        yield (
+            f"{self.recipe} on {slice_.name}: {chips} chips, {slice_.hosts} hosts, mesh {mesh}; "
+            f"batch {self.global_batch_size} ({self.global_batch_size / chips:g} a chip), "
+            f"{self.target_tokens} tokens"
+        )
+        yield "per chip:"
+        for phase in self.phases:
+            yield f"  {phase.name}, {phase.steps} steps" + ("" if self.knows_steps else " or so")
+            yield from (f"    {line}" for line in self._phase_lines(phase))
+        if self.largest_batch is not None:
+            yield f"  largest batch that fits, by its growth: {self.largest_batch} a chip"
+        if self.closed_form_flops is not None:
+            yield f"  flops by the models' sizes: {self.closed_form_flops / 1e12:.2f} T"
+        if self.hours is not None:
+            yield f"whole run at the roofline: {self.hours:.1f} hours"
+        if (decoding := self._decoding()) is not None:
+            yield (
+                f"transcribing on one chip, {decoding['rows']} windows at a time, rooflines: "
+                f"encode {self._ms('encode_seconds')}, a token {self._ms('token_seconds')} "
+                f"(teacher, student); {decoding['token_speed_up']:.1f} x a token, "
+                f"{decoding['window_speed_up']:.1f} x a window of {self.target_tokens} tokens"
+            )
+
+    def _ms(self, field: str) -> str:
+        return ", ".join(f"{getattr(m, field) * 1e3:.3g} ms" for m in (self.teacher, self.student))
+
+    def _phase_lines(self, phase: PhasePlan) -> Iterator[str]:
+        found, chip = phase.measured, self.slice.chip
+        if found is None:
+            yield f"does not fit {chip.hbm_gib} GiB"
+            return
+        fits = "fits" if found.total_gib <= chip.hbm_gib else "does not fit"
+        yield (
+            f"memory: {found.argument_gib:.2f} GiB arguments + {found.temp_gib:.2f} GiB beside: "
+            f"{fits} {chip.hbm_gib} GiB"
+        )
+        cost = found.cost
+        yield (
+            f"work: {cost.flops / 1e12:.2f} Tflop ({cost.kernel_flops / 1e12:.2f} declared by "
+            f"kernels), {cost.bytes_accessed / 1e9:.1f} GB accessed ({cost.hbm_bytes / 1e9:.1f} "
+            "in HBM)"
+        )
+        kinds = [f"{kind} {size / 1e9:.3f} GB" for kind, size in cost.collective_bytes.items()]
+        yield f"received: {', '.join(kinds) or 'nothing'}"
+        parts = [f"{name} {s * 1e3:.1f} ms" for name, s in found.roofline.parts.items()]
+        yield (
+            f"roofline: {', '.join(parts)}; bound by {found.roofline.bound}: "
+            f"{self.global_batch_size / found.roofline.seconds:.0f} samples a second"
+        )
+        yield f"compiled in {found.compile_seconds:.0f} s"

@@ -1,0 +1,93 @@
+"""A recipe's models, state and batch as shapes with shardings: nothing is loaded or computed."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from fastwhisper_jax.config import Config
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.interop.configs import dimensions_from_config, read_model_config
+from fastwhisper_jax.models import whisper
+from fastwhisper_jax.models.dimensions import ModelDimensions
+from fastwhisper_jax.models.student import kept_layers, student_dimensions
+from fastwhisper_jax.planning.published import PUBLISHED
+from fastwhisper_jax.training.assembly import Models
+from fastwhisper_jax.training.sharding import batch_sharding, tree_shardings
+
+
+def model_dimensions(path: str) -> ModelDimensions:
+    """Sizes of a published Whisper, or of a local Hugging Face folder.
+
+    Raises:
+        InputError: neither is known by that name.
+    """
+    if path in PUBLISHED:
+        return PUBLISHED[path]
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(
+            f"the sizes of {path!r} are not known here: it is no folder, and none of "
+            f"{', '.join(PUBLISHED)}; download it first, and name its folder"
+        )
+    return dimensions_from_config(read_model_config(folder), folder / "config.json")
+
+
+def model_shapes(config: Config, mesh: Mesh) -> Models:
+    """Teacher and student of a recipe, the teacher in its dtype and divided over the mesh."""
+    teacher = model_dimensions(config.teacher.path)
+    student = config.student
+    origin = teacher if student.path is None else model_dimensions(student.path)
+    dims = student_dimensions(
+        origin,
+        kept_layers(student.encoder_layers, origin.n_audio_layer, "student.encoder_layers"),
+        kept_layers(student.decoder_layers, origin.n_text_layer, "student.decoder_layers"),
+        student.context_seconds,
+    )
+    teacher_params = with_shardings(param_shapes(teacher, config.teacher.dtype), mesh)
+    return Models(teacher, teacher_params, dims, param_shapes(dims, "float32"))
+
+
+def param_shapes(dims: ModelDimensions, dtype: str) -> dict[str, Any]:
+    """The parameters of a Whisper of these sizes."""
+    shapes = jax.eval_shape(lambda: whisper.init_params(dims, jax.random.key(0)))
+    return dict(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), shapes))
+
+
+def with_shardings(shapes: Any, mesh: Mesh) -> Any:
+    """Shapes of parameters, placed as training places them."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        tree_shardings(shapes, mesh),
+    )
+
+
+def batch_shapes(
+    config: Config, teacher: ModelDimensions, mesh: Mesh, rows: int, tokens: int
+) -> dict[str, Any]:
+    """A global batch as the step takes it, rows over the whole mesh."""
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {
+        "input_ids": ((rows, tokens), jnp.int32),
+        "labels": ((rows, tokens), jnp.int32),
+        "label_mask": ((rows, tokens), jnp.float32),
+    }
+    if config.data.encoder_cache is None:
+        arrays["log_mel"] = (rows, teacher.n_frames, teacher.n_mels), jnp.float32
+    else:
+        arrays["encoder_states"] = (rows, teacher.n_audio_ctx, teacher.n_state), jnp.float16
+        arrays["teacher_states"] = (rows, tokens, teacher.n_state), jnp.float32
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, (shape, dtype) in arrays.items()
+    }
+
+
+def with_batch(config: Config, rows: int) -> Config:
+    """The recipe with another global batch."""
+    training = dataclasses.replace(config.training, global_batch_size=rows)
+    return dataclasses.replace(config, training=training)

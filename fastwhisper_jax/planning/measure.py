@@ -1,0 +1,62 @@
+"""Compiling a program for devices that are not there, and what that tells."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+
+from fastwhisper_jax.planning.chips import Chip
+from fastwhisper_jax.planning.hlo_cost import Cost, program_cost
+from fastwhisper_jax.planning.hlo_text import parse
+from fastwhisper_jax.planning.roofline import Roofline, roofline
+
+GIB = 2**30
+# Collectives apart from the arithmetic that they overlap with, so that both can be counted: fused,
+# one appears as parts of many instructions.
+COMPILER_OPTIONS = {"xla_tpu_enable_async_collective_fusion": "false"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A compiled program on one chip.
+
+    Attributes:
+        argument_gib: what it is given: parameters, state, batch.
+        temp_gib: what it needs beside, and results that take no argument's place.
+        cost: counted in the compiled program.
+        roofline: of that cost on the chip.
+        compile_seconds: it took here.
+    """
+
+    argument_gib: float
+    temp_gib: float
+    cost: Cost
+    roofline: Roofline
+    compile_seconds: float
+
+    @property
+    def total_gib(self) -> float:
+        return self.argument_gib + self.temp_gib
+
+
+def measure(function: Any, arguments: tuple[Any, ...], chip: Chip) -> Measured | None:
+    """Compiles a jitted function for shapes that carry shardings; None: it cannot fit the chip."""
+    started = time.perf_counter()
+    try:
+        compiled = function.lower(*arguments).compile(compiler_options=COMPILER_OPTIONS)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return None
+        raise
+    seconds = time.perf_counter() - started
+    memory = compiled.memory_analysis()
+    kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    cost = program_cost(parse(compiled.as_text()))
+    return Measured(
+        argument_gib=memory.argument_size_in_bytes / GIB,
+        temp_gib=(memory.temp_size_in_bytes + kept) / GIB,
+        cost=cost,
+        roofline=roofline(cost, chip),
+        compile_seconds=seconds,
+    )

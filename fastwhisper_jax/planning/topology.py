@@ -1,0 +1,86 @@
+"""A TPU slice to compile for, by its name: nothing of it has to be there."""
+
+import dataclasses
+import math
+import os
+import re
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.planning.chips import CHIPS, Chip
+
+# libtpu asks its surroundings which TPU it runs on, and locks it against other processes; there is
+# none to ask about.
+_WITHOUT_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+# One host holds all chips of these, others share a slice by four.
+_ONE_HOST_SHAPES = {"1x1", "2x2", "2x4"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A slice of a TPU pod.
+
+    Attributes:
+        name: such as "v5e:2x4".
+        chip: what each of its chips can do.
+        devices: one a chip, to make a mesh of.
+        hosts: that its chips belong to.
+    """
+
+    name: str
+    chip: Chip
+    devices: tuple[jax.Device, ...]
+    hosts: int
+
+
+def find_slice(name: str) -> Slice:
+    """The slice of a name "generation:shape"; `jax` must not have run on a TPU before.
+
+    Raises:
+        InputError: no such generation or shape, or libtpu is not installed.
+    """
+    found = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", name)
+    if not found or found.group(1) not in CHIPS:
+        raise InputError(
+            f"--topology {name}: must be a generation ({', '.join(CHIPS)}) and the shape of a "
+            "slice in chips, such as v5e:2x4 or v4:2x2x2"
+        )
+    generation, shape = found.groups()
+    chips = math.prod(int(size) for size in shape.split("x"))
+    options: dict[str, Any] = {}
+    if generation in ("v4", "v5p"):
+        # Else a device is a core, of which these chips have two.
+        options["chip_config_name"] = "megacore"
+    elif shape in _ONE_HOST_SHAPES:
+        options["chips_per_host_bounds"] = [*map(int, shape.split("x")), 1]
+    for variable, value in _WITHOUT_TPU.items():
+        os.environ.setdefault(variable, value)
+    try:
+        devices = topologies.get_topology_desc(
+            platform="tpu", topology_name=name, **options
+        ).devices
+    except (jax.errors.JaxRuntimeError, NotImplementedError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        if "libtpu" in reason or "tpu" in reason.lower() and "topology" not in reason.lower():
+            raise InputError(
+                f"the TPU compiler cannot be used ({reason}); install it with "
+                "pip install 'fastwhisper-jax[plan]'"
+            ) from error
+        raise InputError(
+            f"--topology {name} cannot be described ({reason}); name the shape of a slice that "
+            "exists, such as v5e:2x4 or v4:2x2x2"
+        ) from error
+    if len(devices) != chips:
+        raise InputError(f"--topology {name} has {len(devices)} devices, not {chips} chips")
+    hosts = len({device.process_index for device in devices})
+    return Slice(name, CHIPS[generation], tuple(devices), hosts)

@@ -1,0 +1,92 @@
+"""`fastwhisper plan`: a recipe against a slice that nobody has."""
+
+import dataclasses
+import importlib.util
+import json
+
+import pytest
+
+from fastwhisper_jax.planning import chips
+
+LIBTPU = importlib.util.find_spec("libtpu") is not None
+needs_libtpu = pytest.mark.skipif(not LIBTPU, reason="libtpu is not installed: the extra plan")
+FIELDS = {
+    "topology",
+    "chips",
+    "hosts",
+    "mesh",
+    "global_batch_size",
+    "target_tokens",
+    "argument_gib",
+    "temp_gib",
+    "hbm_gib",
+    "fits",
+    "flops",
+    "bytes_accessed",
+    "collective_bytes",
+    "roofline_seconds",
+    "bound",
+    "samples_per_second",
+    "compile_seconds",
+}
+
+
+@needs_libtpu
+def test_a_plan_says_what_a_recipe_takes(fastwhisper, tiny_recipe, tmp_path):
+    path = tmp_path / "plan.json"
+    done = fastwhisper("plan", tiny_recipe, "--topology", "v5e:2x2", "--report", path)
+    assert done.code == 0, done.err
+    report = json.loads(path.read_text())
+    assert set(report) >= FIELDS
+    assert (report["chips"], report["hosts"], report["fits"]) == (4, 1, True)
+    assert report["samples_per_second"] == pytest.approx(8 / report["roofline_seconds"])
+    assert report["flops"] == pytest.approx(report["closed_form_flops"], rel=0.05)
+    # The teacher alone for 4 steps, then with the student's EMA.
+    assert [(p["name"], p["steps"]) for p in report["phases"]] == [
+        ("teacher", 4),
+        ("teacher and earlier self", 4),
+    ]
+    assert report["phases"][1]["flops"] == report["flops"] > report["phases"][0]["flops"]
+    assert report["decoding"]["token_speed_up"] > 1
+    assert report["largest_batch_per_chip"] > 2
+    for words in ("4 chips", "fits 16 GiB", "bound by", "roofline", "x a token"):
+        assert words in done.out
+
+
+@needs_libtpu
+def test_a_recipe_that_does_not_fit_exits_1_and_says_what_to_change(
+    fastwhisper, tiny_recipe, monkeypatch
+):
+    small = dataclasses.replace(chips.CHIPS["v5e"], hbm_gib=1e-4)
+    monkeypatch.setitem(chips.CHIPS, "v5e", small)
+    done = fastwhisper("plan", tiny_recipe, "--topology", "v5e:2x2", "--target-tokens", 8)
+    assert done.code == 1
+    assert "does not fit" in done.out and "a larger slice" in done.out
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--batch-size", 6], "use a multiple of 4"),
+        (["--target-tokens", 1000], "1 to 32"),
+        (["--mesh.fsdp", "3"], "mesh.fsdp=3"),
+        (["--teacher.path", "nobody/whisper"], "download it first"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(fastwhisper, tiny_recipe, arguments, words):
+    done = fastwhisper("plan", tiny_recipe, "--topology", "v5e:2x2", *arguments)
+    assert done.code == 2
+    assert words in done.err and done.err.count("\n") == 1
+
+
+def test_a_topology_must_be_named_and_known(fastwhisper, tiny_recipe):
+    assert "--topology" in fastwhisper("plan", tiny_recipe).err
+    done = fastwhisper("plan", tiny_recipe, "--topology", "v1:2x2")
+    assert done.code == 2 and "v5e:2x4" in done.err
+
+
+def test_help_shows_an_example_and_the_recipes_fields(fastwhisper, tiny_recipe):
+    done = fastwhisper("plan", tiny_recipe, "--help")
+    assert done.code == 0
+    assert "--topology v5e:4x4" in done.out and "--mesh.fsdp" in done.out

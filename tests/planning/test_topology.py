@@ -1,0 +1,30 @@
+"""Slices by name, and the chips that they are made of."""
+
+import pytest
+
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.planning.chips import CHIPS
+from fastwhisper_jax.planning.topology import find_slice
+
+
+@pytest.mark.parametrize(
+    ("name", "chips", "hosts"),
+    [("v5e:2x4", 8, 1), ("v5e:4x4", 16, 4), ("v4:2x2x2", 8, 2), ("v6e:1x1", 1, 1)],
+)
+def test_a_slice_has_the_chips_and_hosts_of_its_shape(tpu_compiler, name, chips, hosts):
+    """A v4 chip is one device, though it has two cores."""
+    found = find_slice(name)
+    assert (len(found.devices), found.hosts) == (chips, hosts)
+    assert found.chip is CHIPS[name.split(":")[0]]
+    assert {device.platform for device in found.devices} == {"tpu"}
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e:", "v9:2x2", "2x4", "v5e:2x4x", "v5e:axb"])
+def test_a_name_that_is_no_slice_says_what_one_looks_like(name):
+    with pytest.raises(InputError, match="such as v5e:2x4"):
+        find_slice(name)
+
+
+def test_a_shape_that_does_not_exist_is_the_users_error(tpu_compiler):
+    with pytest.raises(InputError, match="v5e:3x5"):
+        find_slice("v5e:3x5")
