@@ -39,7 +39,7 @@ config = Config(
         temperature=2.0,
         self_teacher="ema",
         ema_decay=0.9995,
-        chunk_tokens=1024,
+        chunk_tokens=512,
     ),
     optimizer=OptimizerConfig(learning_rate=1e-4, warmup=500, decay="linear"),
     training=TrainingConfig(

@@ -5,6 +5,7 @@ import jax
 
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.models.layers import EMBEDDING_STDDEV, DecoderLayer, Norm
+from fastwhisper_jax.models.placement import look_up, placed
 
 
 class TextDecoder(nn.Module):
@@ -23,14 +24,10 @@ class TextDecoder(nn.Module):
         normal = nn.initializers.normal(EMBEDDING_STDDEV)
         embed_tokens = self.param("embed_tokens", normal, (dims.n_vocab, dims.n_state))
         positions = self.param("positions", normal, (dims.n_text_ctx, dims.n_state))
-        if options.activations is not None:
-            # Gathered for the look-up: into a divided embedding every row's gradient would travel.
-            whole = jax.sharding.NamedSharding(
-                options.activations.mesh, jax.sharding.PartitionSpec()
-            )
-            embed_tokens = jax.lax.with_sharding_constraint(embed_tokens, whole)
-        x = embed_tokens[tokens] + positions[None, : tokens.shape[1]]
-        x = x.astype(options.compute_dtype)
+        dtype = options.compute_dtype
+        # Positions are added in float32 and rounded once, also where the table is read divided.
+        x = look_up(embed_tokens, tokens, options) + positions[None, : tokens.shape[1]]
+        x = placed(x.astype(dtype), options)
         layer = DecoderLayer
         if options.rematerialise:
             layer = nn.remat(layer, prevent_cse=False)
@@ -41,5 +38,5 @@ class TextDecoder(nn.Module):
             in_axes=nn.broadcast,
             length=dims.n_text_layer,
         )(dims.n_state, dims.n_text_head, dims.n_text_mlp, options, name="layers")
-        x, _ = layers(x, hidden.astype(options.compute_dtype))
+        x, _ = layers(x, hidden.astype(dtype))
         return Norm(options, name="norm")(x)

@@ -68,18 +68,21 @@ class ModelOptions:
             statistics, attention softmax and logits are float32 in any case.
         rematerialise: recompute each layer in the backward pass instead of keeping its activations.
         dropout: rate of residual dropout, applied where a key is given (training only).
-        attention: "together", all heads in one matmul: for accelerators, and batches sharded over
-            devices; or "by_head", one row and head at a time: for one CPU, where the scores of all
-            heads do not fit the cache (the encoder's attention is 2.6 times as fast).
+        attention: "together", all heads in one matmul; "by_head", one row and head at a time: for
+            one CPU, where the scores of all heads do not fit the cache (the encoder's attention is
+            2.6 times as fast); or "fused", a TPU kernel for attention without a mask, whose scores
+            never leave the chip's own memory.
         activations: where activations (B, ., D) lie on a mesh, held at every layer: left to itself
             the compiler may divide them like the weights, and move them back and forth.
+        parameter_axis: the mesh axis over which parameters are divided, None where they are not.
     """
 
     dtype: str = "float32"
     rematerialise: bool = False
     dropout: float = 0.0
-    attention: Literal["together", "by_head"] = "together"
+    attention: Literal["together", "by_head", "fused"] = "together"
     activations: jax.sharding.NamedSharding | None = None
+    parameter_axis: str | None = None
 
     @property
     def compute_dtype(self) -> jnp.dtype:

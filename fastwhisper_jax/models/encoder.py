@@ -7,6 +7,7 @@ import numpy as np
 
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.models.layers import EncoderLayer, Norm
+from fastwhisper_jax.models.placement import gathered
 
 
 def sinusoids(length: int, width: int, max_timescale: float = 10_000.0) -> np.ndarray:
@@ -37,7 +38,7 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x = jax.lax.conv_general_dilated(
             x.astype(dtype),
-            kernel.astype(dtype),
+            gathered(kernel.astype(dtype), self.options),
             window_strides=(self.stride,),
             padding=[(1, 1)],
             dimension_numbers=("NWC", "WIO", "NWC"),
@@ -61,7 +62,7 @@ class AudioEncoder(nn.Module):
         positions = self.param(
             "positions", lambda _: jnp.asarray(sinusoids(dims.n_audio_ctx, dims.n_state))
         )
-        x = x + positions.astype(x.dtype)[None]
+        x = x + gathered(positions.astype(x.dtype), options)[None]
         layer = EncoderLayer
         if options.rematerialise:
             layer = nn.remat(layer, prevent_cse=False)

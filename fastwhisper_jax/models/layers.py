@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from fastwhisper_jax.models.dimensions import ModelOptions
+from fastwhisper_jax.models.fused_attention import can_fuse, fused_attention
+from fastwhisper_jax.models.placement import gathered, placed
 
 EMBEDDING_STDDEV = 0.02
 
@@ -64,18 +66,11 @@ class Projection(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         dtype = self.options.compute_dtype
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
-        x = _matmul(x.astype(dtype), kernel.astype(dtype))
+        x = _matmul(x.astype(dtype), gathered(kernel.astype(dtype), self.options))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             x = x + bias.astype(dtype).reshape((1,) * (x.ndim - 1) + bias.shape)
         return x
-
-
-def _placed(x: jax.Array, options: ModelOptions) -> jax.Array:
-    """x (B, ., D), held where `options.activations` says."""
-    if options.activations is None:
-        return x
-    return jax.lax.with_sharding_constraint(x, options.activations)
 
 
 class Attention(nn.Module):
@@ -113,15 +108,24 @@ class Attention(nn.Module):
 
         Where mask, (T, K) or (B, 1, T, K), is False, it does not.
         """
-        query = self._split(self.query(x)) * (self.width // self.heads) ** -0.5
-        if self.options.attention == "by_head" and mask is None and query.shape[2] > 1:
-            attended = _attend_by_head(query, keys, values)
+        query = self.query(x) * (self.width // self.heads) ** -0.5
+        many = mask is None and x.shape[1] > 1
+        if many and self.options.attention == "fused" and can_fuse(self.width, self.heads):
+            rows = self.options.activations
+            attended = fused_attention(query, _join(keys), _join(values), self.heads, rows)
+        elif many and self.options.attention == "by_head":
+            attended = _join(_attend_by_head(self._split(query), keys, values))
         else:
-            attended = _attend(query, keys, values, mask)
-        return self.out(attended.transpose(0, 2, 1, 3).reshape(x.shape))
+            attended = _join(attend(self._split(query), keys, values, mask))
+        return self.out(attended)
 
 
-def _attend(
+def _join(heads: jax.Array) -> jax.Array:
+    """Heads (B, N, K, H) side by side again: (B, K, D)."""
+    return heads.transpose(0, 2, 1, 3).reshape(heads.shape[0], heads.shape[2], -1)
+
+
+def attend(
     query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None = None
 ) -> jax.Array:
     """softmax(query keys^T) values for query (..., T, H) and keys, values (..., K, H)."""
@@ -134,9 +138,9 @@ def _attend(
 
 
 def _attend_by_head(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-    """`_attend`, one row and head at a time, so that a head's scores (T, K) stay in the cache."""
+    """`attend`, one row and head at a time, so that a head's scores (T, K) stay in the cache."""
     heads = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (query, keys, values))
-    return jax.lax.map(lambda head: _attend(*head), heads).reshape(query.shape)
+    return jax.lax.map(lambda head: attend(*head), heads).reshape(query.shape)
 
 
 class MLP(nn.Module):
@@ -172,12 +176,12 @@ class EncoderLayer(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
         """Maps x (B, S, D) to (B, S, D); the second result is what `nn.scan` would stack."""
         deterministic = not self.has_rng("dropout")
-        x = _placed(x, self.options)
+        x = placed(x, self.options)
         normed = self.attn_norm(x)
         attended = self.attn(normed, *self.attn.keys_values(normed))
         x = x + self.dropout(attended, deterministic=deterministic)
         x = x + self.dropout(self.mlp(self.mlp_norm(x)), deterministic=deterministic)
-        return _placed(x, self.options), None
+        return placed(x, self.options), None
 
 
 class DecoderLayer(nn.Module):
@@ -199,13 +203,13 @@ class DecoderLayer(nn.Module):
 
     def __call__(self, x: jax.Array, hidden: jax.Array) -> tuple[jax.Array, None]:
         """Maps all target positions x (B, T, D) at once; hidden (B, S, D) is the encoder's."""
-        x = _placed(x, self.options)
+        x = placed(x, self.options)
         normed = self.attn_norm(x)
         keys, values = self.attn.keys_values(normed)
         causal = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
         cross_keys, cross_values = self.cross_attn.keys_values(hidden)
         x = self._residuals(x, normed, keys, values, causal, cross_keys, cross_values)
-        return _placed(x, self.options), None
+        return placed(x, self.options), None
 
     def cross_keys_values(self, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the cached path keeps of hidden (B, S, D): keys and values (B, N, S, H)."""

@@ -62,7 +62,10 @@ class Sums:
 
 
 class Gradients(NamedTuple):
-    """Gradients of the summed loss, None where not wanted: states (B, T, D), embedding (V, D)."""
+    """Gradients of the summed loss, None where not wanted: states (B, T, D), embedding (V, D).
+
+    That of the embedding holds the columns of this device where an axis divides them.
+    """
 
     states: jax.Array | None
     embedding: jax.Array | None
@@ -76,6 +79,7 @@ def scan_chunks(
     adaptive: bool,
     chunk_size: int | None,
     batch_axes: tuple[str, ...],
+    width_axis: str | None,
     wants_states: bool,
     wants_embedding: bool,
 ) -> tuple[Sums, Gradients]:
@@ -88,6 +92,7 @@ def scan_chunks(
         adaptive: the gate of `askd.askd_losses`.
         chunk_size: most tokens of a row in a chunk; None: `DEFAULT_CHUNK_TOKENS` in all rows.
         batch_axes: manual mesh axes over which other rows lie; () outside `jax.shard_map`.
+        width_axis: the one of them that divides the embedding's gradient over D, or None.
         wants_states: compute the gradient of the states, in their dtype.
         wants_embedding: compute the gradient of the embedding, summed over devices, in float32.
     """
@@ -150,7 +155,11 @@ def scan_chunks(
     d_embedding, (losses, d_states) = jax.lax.scan(reduce_chunk, d_embedding, chunks)
     totals = jax.tree.map(lambda loss: jnp.sum(chunks.label_mask * loss), losses)
     sums = Sums(**totals._asdict(), count=jnp.sum(label_mask))
-    sums, d_embedding = jax.lax.psum((sums, d_embedding), batch_axes)
+    sums = jax.lax.psum(sums, batch_axes)
+    if d_embedding is not None and width_axis is not None:
+        d_embedding = jax.lax.psum_scatter(d_embedding, width_axis, scatter_dimension=1, tiled=True)
+        batch_axes = tuple(axis for axis in batch_axes if axis != width_axis)
+    d_embedding = jax.lax.psum(d_embedding, batch_axes)
     return sums, Gradients(None if d_states is None else join(d_states), d_embedding)
 
 

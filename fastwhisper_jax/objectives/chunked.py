@@ -23,6 +23,7 @@ class _Settings(NamedTuple):
     chunk_size: int | None
     mesh: Mesh | None
     batch_axes: tuple[str, ...]
+    width_axis: str | None
 
 
 def distillation_sums(
@@ -41,6 +42,7 @@ def distillation_sums(
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
     batch_axes: tuple[str, ...] = (),
+    width_axis: str | None = None,
 ) -> Sums:
     """Returns the sums of `askd.askd_losses` and its parts over the unmasked tokens of a batch.
 
@@ -68,6 +70,8 @@ def distillation_sums(
         mesh: the mesh over which the batch is sharded; None on a single device.
         batch_axes: the mesh's axes that shard B. Each device reduces its own rows; the sums and
             the gradient of the embedding meet once, after the last chunk.
+        width_axis: the one of these axes over which the embedding lies divided by its width: its
+            gradient is left divided in the same way.
 
     Raises:
         InputError: shapes or settings do not fit each other.
@@ -76,7 +80,7 @@ def distillation_sums(
     teacher = _optional_source("teacher", teacher_states, teacher_embedding)
     self_teacher = _optional_source("self", self_states, self_embedding)
     targets = Targets(teacher, self_teacher, labels, label_mask, weights)
-    settings = _Settings(temperature, adaptive, chunk_size, mesh, tuple(batch_axes))
+    settings = _Settings(temperature, adaptive, chunk_size, mesh, tuple(batch_axes), width_axis)
     _check_shapes(student, targets)
     _check_settings(settings, rows=labels.shape[0])
     return _sums(settings, student_states, student_embedding, targets)
@@ -130,6 +134,7 @@ def _reduce(
         adaptive=settings.adaptive,
         chunk_size=settings.chunk_size,
         batch_axes=settings.batch_axes,
+        width_axis=settings.width_axis,
         wants_states=wants_states,
         wants_embedding=wants_embedding,
     )
@@ -145,8 +150,9 @@ def _reduce(
             rows,
             Weights(replicated, replicated, replicated),
         )
+        columns: Any = PartitionSpec(None, settings.width_axis)
         gradient_specs = Gradients(
-            rows if wants_states else None, replicated if wants_embedding else None
+            rows if wants_states else None, columns if wants_embedding else None
         )
         reduce = jax.shard_map(
             reduce,

@@ -8,7 +8,7 @@ its width.
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from fastwhisper_jax.models.dimensions import ModelOptions
 
 BATCH_AXES = ("data", "fsdp")
 BATCH = P(BATCH_AXES)
+PARAMETER_AXIS = "fsdp"
 
 RULES: tuple[tuple[str, P], ...] = (
     (r"layers/.*/(query|key|value|fc1)/kernel$", P(None, "fsdp", None)),
@@ -56,13 +57,19 @@ def model_options(
     mesh: Mesh, dtype: str, rematerialise: bool = False, dropout: float = 0.0
 ) -> ModelOptions:
     """How to compute a model whose batch is divided over a mesh."""
-    is_one_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    # By the mesh, not by the process's own devices: a plan compiles for others.
+    attention: Literal["together", "by_head", "fused"] = "together"
+    if mesh.devices.flat[0].platform == "tpu":
+        attention = "fused"
+    elif mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
+        attention = "by_head"
     return ModelOptions(
         dtype=dtype,
         rematerialise=rematerialise,
         dropout=dropout,
-        attention="by_head" if is_one_cpu else "together",
+        attention=attention,
         activations=batch_sharding(mesh) if mesh.size > 1 else None,
+        parameter_axis=PARAMETER_AXIS if mesh.size > 1 else None,
     )
 
 

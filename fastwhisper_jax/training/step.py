@@ -20,7 +20,7 @@ from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.objectives.askd import Weights
 from fastwhisper_jax.objectives.chunked import Sums, distillation_sums
-from fastwhisper_jax.training.sharding import BATCH_AXES, batch_sharding
+from fastwhisper_jax.training.sharding import BATCH_AXES, PARAMETER_AXIS, batch_sharding
 from fastwhisper_jax.training.state import TrainState, whole_student
 
 Batch = dict[str, jax.Array]
@@ -224,6 +224,7 @@ def _sums(
         chunk_size=max(1, setup.chunk_tokens // rows),
         mesh=mesh,
         batch_axes=BATCH_AXES,
+        width_axis=PARAMETER_AXIS,
     )
 
 

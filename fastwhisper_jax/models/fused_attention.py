@@ -1,0 +1,179 @@
+"""Attention without a mask as a TPU kernel: the scores of a block of queries stay on the chip.
+
+Whisper attends to at most 1500 audio positions. So one block of the kernel holds all keys and
+values of a few heads, and a row of scores is whole: an ordinary softmax, no running maximum, and
+nothing to pad. Heads are H = 64 wide and a TPU's vectors 128, so a block takes two heads side by
+side from arrays (B, T, D) as the projections make and want them; nothing is transposed.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import NamedSharding
+
+LANES = 128
+FORWARD_ROWS = 512
+BACKWARD_ROWS = 256
+# Of the 16 to 128 MiB that a TensorCore has.
+VMEM_BYTES = 14 * 2**20
+
+
+def can_fuse(width: int, heads: int) -> bool:
+    """Whether the heads of this width fill whole vectors of a TPU."""
+    return width % LANES == 0 and LANES % (width // heads) == 0
+
+
+def fused_attention(
+    query: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    heads: int,
+    rows: NamedSharding | None = None,
+    interpret: bool = False,
+) -> jax.Array:
+    """softmax(query keys^T) values of every head: scores and softmax in float32.
+
+    Args:
+        query: (B, T, D), scaled.
+        keys, values: (B, K, D).
+        heads: N, with `can_fuse`.
+        rows: where B lies on a mesh; every device attends for its own rows.
+        interpret: run the kernel as ordinary array operations, on any platform (for tests).
+
+    Returns:
+        (B, T, D) in the dtype of the values.
+    """
+    attend = functools.partial(_attend, query.shape[-1] // heads, interpret)
+    if rows is not None:
+        # The compiler cannot divide a kernel by itself.
+        spec = rows.spec
+        attend = jax.shard_map(
+            attend, mesh=rows.mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False
+        )
+    return attend(query, keys, values)
+
+
+def attention_flops(batch: int, queries: int, keys: int, width: int) -> int:
+    """Floating-point operations of the two products, over all heads."""
+    return 4 * batch * queries * keys * width
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(
+    head_width: int, interpret: bool, query: jax.Array, keys: jax.Array, values: jax.Array
+) -> jax.Array:
+    return _call(
+        functools.partial(_forward_kernel, head_width),
+        (query,),
+        (keys, values),
+        outputs=1,
+        rows=FORWARD_ROWS,
+        products=2,
+        interpret=interpret,
+    )[0]
+
+
+def _attend_forward(head_width, interpret, query, keys, values):  # type: ignore[no-untyped-def]
+    return _attend(head_width, interpret, query, keys, values), (query, keys, values)
+
+
+def _attend_backward(head_width, interpret, inputs, gradient):  # type: ignore[no-untyped-def]
+    query, keys, values = inputs
+    d_query, d_keys, d_values = _call(
+        functools.partial(_backward_kernel, head_width, query.shape[1]),
+        (query, gradient),
+        (keys, values),
+        outputs=3,
+        rows=BACKWARD_ROWS,
+        products=5,
+        interpret=interpret,
+    )
+    return d_query, d_keys.astype(keys.dtype), d_values.astype(values.dtype)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _call(kernel, by_query, by_key, *, outputs, rows, products, interpret):  # type: ignore[no-untyped-def]
+    """Runs a kernel over rows of the batch, pairs of heads and blocks of queries, in this order.
+
+    The first output lies like the queries; the others like the keys, in float32, and are added up
+    over the blocks of queries.
+    """
+    batch, queries, width = by_query[0].shape
+    length = by_key[0].shape[1]
+    rows = min(rows, queries)
+    query_block = pl.BlockSpec((1, rows, LANES), lambda b, n, t: (b, t, n))
+    key_block = pl.BlockSpec((1, length, LANES), lambda b, n, t: (b, 0, n))
+    shapes = [jax.ShapeDtypeStruct(by_query[0].shape, by_key[1].dtype)]
+    shapes += [jax.ShapeDtypeStruct(by_key[0].shape, jnp.float32)] * (outputs - 1)
+    arrays = (*by_query, *by_key, *shapes)
+    return pl.pallas_call(
+        kernel,
+        out_shape=shapes,
+        grid=(batch, width // LANES, pl.cdiv(queries, rows)),
+        in_specs=[query_block] * len(by_query) + [key_block] * len(by_key),
+        out_specs=[query_block] + [key_block] * (outputs - 1),
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel", "arbitrary"),
+            vmem_limit_bytes=VMEM_BYTES,
+        ),
+        cost_estimate=pl.CostEstimate(
+            flops=products * attention_flops(batch, queries, length, width) // 2,
+            transcendentals=batch * queries * length * width // 64,
+            bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays),
+        ),
+        interpret=interpret,
+        name="fused_attention",
+    )(*by_query, *by_key)
+
+
+def _forward_kernel(head_width, query, keys, values, out):  # type: ignore[no-untyped-def]
+    """One block of queries (1, rows, 128) against all keys and values (1, K, 128)."""
+    for start in range(0, LANES, head_width):
+        head = slice(start, start + head_width)
+        scores = _matmul(query[0, :, head], keys[0, :, head], 1, 1)
+        weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+        total = weights.sum(axis=-1, keepdims=True)
+        attended = _matmul(weights.astype(values.dtype), values[0, :, head], 1, 0)
+        out[0, :, head] = (attended / total).astype(out.dtype)
+
+
+def _backward_kernel(  # type: ignore[no-untyped-def]
+    head_width, queries, query, gradient, keys, values, d_query, d_keys, d_values
+):
+    """Gradients of one block of queries; d_keys and d_values are added up over the blocks."""
+    block = pl.program_id(2)
+    rows = query.shape[1]
+
+    @pl.when(block == 0)
+    def _() -> None:
+        d_keys[...] = jnp.zeros(d_keys.shape, d_keys.dtype)
+        d_values[...] = jnp.zeros(d_values.shape, d_values.dtype)
+
+    # The last block may reach past the queries: what is read there is undefined.
+    row = block * rows + jax.lax.broadcasted_iota(jnp.int32, (rows, LANES), 0)
+    valid = row < queries
+    block_query = jnp.where(valid, query[0], jnp.zeros((), query.dtype))
+    block_gradient = jnp.where(valid, gradient[0], jnp.zeros((), gradient.dtype))
+    for start in range(0, LANES, head_width):
+        head = slice(start, start + head_width)
+        head_query, head_gradient = block_query[:, head], block_gradient[:, head]
+        head_keys, head_values = keys[0, :, head], values[0, :, head]
+        scores = _matmul(head_query, head_keys, 1, 1)
+        weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights = weights / weights.sum(axis=-1, keepdims=True)
+        d_weights = _matmul(head_gradient, head_values, 1, 1)
+        mean = (weights * d_weights).sum(axis=-1, keepdims=True)
+        d_scores = (weights * (d_weights - mean)).astype(query.dtype)
+        d_query[0, :, head] = _matmul(d_scores, head_keys, 1, 0).astype(d_query.dtype)
+        d_keys[0, :, head] += _matmul(d_scores, head_query, 0, 0)
+        d_values[0, :, head] += _matmul(weights.astype(gradient.dtype), head_gradient, 0, 0)
+
+
+def _matmul(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int) -> jax.Array:
+    contracted = (((left_axis,), (right_axis,)), ((), ()))
+    return jax.lax.dot_general(left, right, contracted, preferred_element_type=jnp.float32)
