@@ -26,7 +26,9 @@ from fastwhisper_jax.config import (
 
 config = Config(
     teacher=TeacherConfig(path="openai/whisper-large-v3", dtype="bfloat16"),
-    student=StudentConfig(decoder_layers=2, frozen=("encoder",), dtype="bfloat16"),
+    student=StudentConfig(
+        decoder_layers=2, frozen=("encoder",), dtype="bfloat16", rematerialise=True
+    ),
     data=DataConfig(
         target_buckets=(128, 256, 448),
         concatenate_probability=0.9,
@@ -39,7 +41,7 @@ config = Config(
         temperature=2.0,
         self_teacher="ema",
         ema_decay=0.9995,
-        chunk_tokens=512,
+        chunk_tokens=1024,
     ),
     optimizer=OptimizerConfig(learning_rate=1e-4, warmup=500, decay="linear"),
     training=TrainingConfig(

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from fastwhisper_jax.commands.plan_report import PhasePlan, Plan
+from fastwhisper_jax.commands.plan_report import PhasePlan, Plan, heading, phase_lines
 from fastwhisper_jax.commands.plan_shapes import (
     batch_shapes,
     model_shapes,
@@ -65,7 +65,7 @@ def run(config: Config, options: Options, say: Say) -> bool:
     if options.report is not None:
         check_report_path(options.report)
     found = make(config, options, say)
-    for line in found.lines():
+    for line in found.closing_lines():
         say(line)
     if options.report is not None:
         options.report.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +79,13 @@ def make(config: Config, options: Options, say: Say) -> Plan:
     """Compiles every phase of the recipe's step, and both models' decoding."""
     slice_ = find_slice(options.topology)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, list(slice_.devices))
-    rows = options.batch_size or config.training.global_batch_size
-    tokens = options.target_tokens or config.data.target_buckets[-1]
-    name = "--batch-size" if options.batch_size else "training.global_batch_size"
+    rows = options.batch_size
+    if rows is None:
+        rows = config.training.global_batch_size
+    tokens = options.target_tokens
+    if tokens is None:
+        tokens = config.data.target_buckets[-1]
+    name = "--batch-size" if options.batch_size is not None else "training.global_batch_size"
     check_batch(name, rows, mesh, config.training.accumulation_steps)
     config = with_batch(config, rows)
     models = model_shapes(config, mesh)
@@ -91,13 +95,14 @@ def make(config: Config, options: Options, say: Say) -> Plan:
     steps = config.training.steps or STEPS_UNKNOWN
     plan = make_plan(config.objective, config.optimizer, steps)
     compiler = Compiler(config, models, plan, mesh, slice_)
+    say(f"{options.recipe} on {heading(slice_, dict(mesh.shape), rows, tokens)}")
     phases = []
     for phase, count in run_phases(plan):
-        say(f"compiling the step for {slice_.name}: {NAMES[phase]}")
         phases.append(PhasePlan(NAMES[phase], count, compiler.step(phase, rows, tokens)))
+        for line in phase_lines(phases[-1], slice_, rows):
+            say(line)
     costliest = max(run_phases(plan), key=lambda pair: (sum(pair[0]), pair[0].runs_teacher))[0]
     measured = phases[[phase for phase, _ in run_phases(plan)].index(costliest)].measured
-    say("compiling it once more with another batch, then both models' decoding")
     largest = compiler.largest_batch(costliest, measured, rows, tokens)
     teacher, student = compiler.decoding(rows, tokens)
     return Plan(

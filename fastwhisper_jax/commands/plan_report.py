@@ -122,23 +122,12 @@ class Plan:
             / self.student.window_seconds(tokens),
         }
 
-    def lines(self) -> Iterator[str]:
-        """The report in words."""
-        slice_, chips = self.slice, len(self.slice.devices)
-        mesh = " x ".join(f"{axis} {size}" for axis, size in self.mesh.items())
-        yield (
-            f"{self.recipe} on {slice_.name}: {chips} chips, {slice_.hosts} hosts, mesh {mesh}; "
-            f"batch {self.global_batch_size} ({self.global_batch_size / chips:g} a chip), "
-            f"{self.target_tokens} tokens"
-        )
-        yield "per chip:"
-        for phase in self.phases:
-            yield f"  {phase.name}, {phase.steps} steps" + ("" if self.knows_steps else " or so")
-            yield from (f"    {line}" for line in self._phase_lines(phase))
-        if self.largest_batch is not None:
-            yield f"  largest batch that fits, by its growth: {self.largest_batch} a chip"
+    def closing_lines(self) -> Iterator[str]:
+        """What follows from all phases, in words."""
         if self.closed_form_flops is not None:
-            yield f"  flops by the models' sizes: {self.closed_form_flops / 1e12:.2f} T"
+            yield f"flops a chip by the models' sizes: {self.closed_form_flops / 1e12:.2f} T"
+        if self.largest_batch is not None:
+            yield f"largest batch that fits a chip, by the growth of memory: {self.largest_batch}"
         if self.hours is not None:
             yield f"whole run at the roofline: {self.hours:.1f} hours"
         if (decoding := self._decoding()) is not None:
@@ -152,27 +141,39 @@ class Plan:
     def _ms(self, field: str) -> str:
         return ", ".join(f"{getattr(m, field) * 1e3:.3g} ms" for m in (self.teacher, self.student))
 
-    def _phase_lines(self, phase: PhasePlan) -> Iterator[str]:
-        found, chip = phase.measured, self.slice.chip
-        if found is None:
-            yield f"does not fit {chip.hbm_gib} GiB"
-            return
-        fits = "fits" if found.total_gib <= chip.hbm_gib else "does not fit"
-        yield (
-            f"memory: {found.argument_gib:.2f} GiB arguments + {found.temp_gib:.2f} GiB beside: "
-            f"{fits} {chip.hbm_gib} GiB"
-        )
-        cost = found.cost
-        yield (
-            f"work: {cost.flops / 1e12:.2f} Tflop ({cost.kernel_flops / 1e12:.2f} declared by "
-            f"kernels), {cost.bytes_accessed / 1e9:.1f} GB accessed ({cost.hbm_bytes / 1e9:.1f} "
-            "in HBM)"
-        )
-        kinds = [f"{kind} {size / 1e9:.3f} GB" for kind, size in cost.collective_bytes.items()]
-        yield f"received: {', '.join(kinds) or 'nothing'}"
-        parts = [f"{name} {s * 1e3:.1f} ms" for name, s in found.roofline.parts.items()]
-        yield (
-            f"roofline: {', '.join(parts)}; bound by {found.roofline.bound}: "
-            f"{self.global_batch_size / found.roofline.seconds:.0f} samples a second"
-        )
-        yield f"compiled in {found.compile_seconds:.0f} s"
+
+def heading(slice_: Slice, mesh: dict[str, int], global_batch_size: int, tokens: int) -> str:
+    """What is planned for."""
+    chips = len(slice_.devices)
+    axes = " x ".join(f"{axis} {size}" for axis, size in mesh.items())
+    return (
+        f"{slice_.name}: {chips} chip(s), {slice_.hosts} host(s), mesh {axes}; batch "
+        f"{global_batch_size} ({global_batch_size / chips:g} a chip), {tokens} tokens"
+    )
+
+
+def phase_lines(phase: PhasePlan, slice_: Slice, global_batch_size: int) -> Iterator[str]:
+    """What one phase takes of each chip, in words."""
+    found, chip = phase.measured, slice_.chip
+    yield f"step with {phase.name}, {phase.steps} times; a chip:"
+    if found is None:
+        yield f"  does not fit {chip.hbm_gib} GiB"
+        return
+    fits = "fits" if found.total_gib <= chip.hbm_gib else "does not fit"
+    yield (
+        f"  memory: {found.argument_gib:.2f} GiB arguments + {found.temp_gib:.2f} GiB beside: "
+        f"{fits} {chip.hbm_gib} GiB"
+    )
+    cost = found.cost
+    yield (
+        f"  work: {cost.flops / 1e12:.2f} Tflop ({cost.kernel_flops / 1e12:.2f} declared by "
+        f"kernels), {cost.bytes_accessed / 1e9:.1f} GB accessed ({cost.hbm_bytes / 1e9:.1f} in HBM)"
+    )
+    kinds = [f"{kind} {size / 1e9:.3f} GB" for kind, size in cost.collective_bytes.items()]
+    yield f"  received: {', '.join(kinds) or 'nothing'}"
+    parts = [f"{name} {s * 1e3:.1f} ms" for name, s in found.roofline.parts.items()]
+    yield (
+        f"  roofline: {', '.join(parts)}; bound by {found.roofline.bound}: "
+        f"{global_batch_size / found.roofline.seconds:.0f} samples a second"
+    )
+    yield f"  compiled in {found.compile_seconds:.0f} s"

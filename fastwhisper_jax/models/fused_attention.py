@@ -7,12 +7,18 @@ side from arrays (B, T, D) as the projections make and want them; nothing is tra
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import NamedSharding
+
+# A block of an array in the chip's memory: read and written by index.
+Ref = Any
+Inputs = tuple[jax.Array, jax.Array, jax.Array]
 
 LANES = 128
 FORWARD_ROWS = 512
@@ -66,7 +72,8 @@ def _attend(
     head_width: int, interpret: bool, query: jax.Array, keys: jax.Array, values: jax.Array
 ) -> jax.Array:
     return _call(
-        functools.partial(_forward_kernel, head_width),
+        _forward_kernel,
+        head_width,
         (query,),
         (keys, values),
         outputs=1,
@@ -76,14 +83,19 @@ def _attend(
     )[0]
 
 
-def _attend_forward(head_width, interpret, query, keys, values):  # type: ignore[no-untyped-def]
+def _attend_forward(
+    head_width: int, interpret: bool, query: jax.Array, keys: jax.Array, values: jax.Array
+) -> tuple[jax.Array, Inputs]:
     return _attend(head_width, interpret, query, keys, values), (query, keys, values)
 
 
-def _attend_backward(head_width, interpret, inputs, gradient):  # type: ignore[no-untyped-def]
+def _attend_backward(
+    head_width: int, interpret: bool, inputs: Inputs, gradient: jax.Array
+) -> Inputs:
     query, keys, values = inputs
     d_query, d_keys, d_values = _call(
-        functools.partial(_backward_kernel, head_width, query.shape[1]),
+        functools.partial(_backward_kernel, queries=query.shape[1]),
+        head_width,
         (query, gradient),
         (keys, values),
         outputs=3,
@@ -97,11 +109,21 @@ def _attend_backward(head_width, interpret, inputs, gradient):  # type: ignore[n
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _call(kernel, by_query, by_key, *, outputs, rows, products, interpret):  # type: ignore[no-untyped-def]
+def _call(
+    kernel: Callable[..., None],
+    head_width: int,
+    by_query: tuple[jax.Array, ...],
+    by_key: tuple[jax.Array, jax.Array],
+    *,
+    outputs: int,
+    rows: int,
+    products: int,
+    interpret: bool,
+) -> list[jax.Array]:
     """Runs a kernel over rows of the batch, pairs of heads and blocks of queries, in this order.
 
     The first output lies like the queries; the others like the keys, in float32, and are added up
-    over the blocks of queries.
+    over the blocks of queries. Of `products` matrix products each costs half of `attention_flops`.
     """
     batch, queries, width = by_query[0].shape
     length = by_key[0].shape[1]
@@ -111,8 +133,8 @@ def _call(kernel, by_query, by_key, *, outputs, rows, products, interpret):  # t
     shapes = [jax.ShapeDtypeStruct(by_query[0].shape, by_key[1].dtype)]
     shapes += [jax.ShapeDtypeStruct(by_key[0].shape, jnp.float32)] * (outputs - 1)
     arrays = (*by_query, *by_key, *shapes)
-    return pl.pallas_call(
-        kernel,
+    call = pl.pallas_call(
+        functools.partial(kernel, head_width),
         out_shape=shapes,
         grid=(batch, width // LANES, pl.cdiv(queries, rows)),
         in_specs=[query_block] * len(by_query) + [key_block] * len(by_key),
@@ -123,15 +145,16 @@ def _call(kernel, by_query, by_key, *, outputs, rows, products, interpret):  # t
         ),
         cost_estimate=pl.CostEstimate(
             flops=products * attention_flops(batch, queries, length, width) // 2,
-            transcendentals=batch * queries * length * width // 64,
+            transcendentals=batch * queries * length * (width // head_width),
             bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays),
         ),
         interpret=interpret,
         name="fused_attention",
-    )(*by_query, *by_key)
+    )
+    return list(call(*by_query, *by_key))
 
 
-def _forward_kernel(head_width, query, keys, values, out):  # type: ignore[no-untyped-def]
+def _forward_kernel(head_width: int, query: Ref, keys: Ref, values: Ref, out: Ref) -> None:
     """One block of queries (1, rows, 128) against all keys and values (1, K, 128)."""
     for start in range(0, LANES, head_width):
         head = slice(start, start + head_width)
@@ -142,9 +165,18 @@ def _forward_kernel(head_width, query, keys, values, out):  # type: ignore[no-un
         out[0, :, head] = (attended / total).astype(out.dtype)
 
 
-def _backward_kernel(  # type: ignore[no-untyped-def]
-    head_width, queries, query, gradient, keys, values, d_query, d_keys, d_values
-):
+def _backward_kernel(
+    head_width: int,
+    query: Ref,
+    gradient: Ref,
+    keys: Ref,
+    values: Ref,
+    d_query: Ref,
+    d_keys: Ref,
+    d_values: Ref,
+    *,
+    queries: int,
+) -> None:
     """Gradients of one block of queries; d_keys and d_values are added up over the blocks."""
     block = pl.program_id(2)
     rows = query.shape[1]

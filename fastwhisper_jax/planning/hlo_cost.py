@@ -143,6 +143,9 @@ def _inside(program: Program, fused: Computation) -> Cost:
 
 def _arithmetic(computation: Computation, at: Instruction) -> Cost:
     kind = at.opcode.removesuffix("-start")
+    if kind == "all-reduce" and 'from-cross-replica-sharding="true"' in at.attributes:
+        # A TPU's form of a reduce-scatter: an all-reduce fused with the slice that is kept.
+        kind = "reduce-scatter"
     if kind in COLLECTIVES:
         return Cost(collective_bytes=Counter({kind: _received(kind, computation, at)}))
     if kind == "dot":

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -50,7 +51,9 @@ def make_mesh(data: int, fsdp: int, devices: list[jax.Device] | None = None) -> 
         )
     # Auto axes: the compiler places what the rules leave open.
     axis_types = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((rows, fsdp), BATCH_AXES, axis_types=axis_types, devices=devices)
+    # A 2 x 8 mesh on a 4 x 4 torus: one of its axes winds through two of the torus.
+    grid = mesh_utils.create_device_mesh((rows, fsdp), devices, allow_split_physical_axes=True)
+    return Mesh(grid, BATCH_AXES, axis_types=axis_types)
 
 
 def model_options(

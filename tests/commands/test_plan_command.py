@@ -49,7 +49,7 @@ def test_a_plan_says_what_a_recipe_takes(fastwhisper, tiny_recipe, tmp_path):
     assert report["phases"][1]["flops"] == report["flops"] > report["phases"][0]["flops"]
     assert report["decoding"]["token_speed_up"] > 1
     assert report["largest_batch_per_chip"] > 2
-    for words in ("4 chips", "fits 16 GiB", "bound by", "roofline", "x a token"):
+    for words in ("4 chip(s)", "fits 16 GiB", "bound by", "roofline", "x a token"):
         assert words in done.out
 
 

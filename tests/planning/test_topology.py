@@ -5,6 +5,7 @@ import pytest
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.planning.chips import CHIPS
 from fastwhisper_jax.planning.topology import find_slice
+from fastwhisper_jax.training.sharding import make_mesh
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,10 @@ def test_a_name_that_is_no_slice_says_what_one_looks_like(name):
 def test_a_shape_that_does_not_exist_is_the_users_error(tpu_compiler):
     with pytest.raises(InputError, match="v5e:3x5"):
         find_slice("v5e:3x5")
+
+
+@pytest.mark.parametrize("name", ["v4:2x2x2", "v5e:4x4", "v5e:16x16", "v6e:4x4"])
+def test_parameters_divide_over_8_chips_of_any_slice(tpu_compiler, name):
+    """Also where no side of the slice is 8 chips long."""
+    devices = list(find_slice(name).devices)
+    assert make_mesh(-1, 8, devices).shape == {"data": len(devices) // 8, "fsdp": 8}

@@ -1,0 +1,68 @@
+"""Weights divided over a mesh: gathered for use, gradients left where the weights lie."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fastwhisper_jax.models.dimensions import ModelOptions
+from fastwhisper_jax.models.placement import gathered, look_up
+from fastwhisper_jax.training.sharding import make_mesh, model_options
+
+MESH_SHAPES = [(1, 8), (2, 4), (8, 1)]
+
+
+def divided(array, mesh):
+    return jax.device_put(array, NamedSharding(mesh, P(None, "fsdp")))
+
+
+@pytest.fixture(params=MESH_SHAPES, ids=str)
+def mesh(request):
+    return make_mesh(*request.param)
+
+
+def test_an_embedding_divided_over_its_width_is_looked_up_as_a_whole_one(mesh):
+    table = jax.random.normal(jax.random.key(0), (50, 16))
+    tokens = jax.random.randint(jax.random.key(1), (8, 3), 0, 50)
+    options = model_options(mesh, "float32")
+
+    def total(table, options):
+        return jnp.sum(jnp.sin(look_up(table, tokens, options)))
+
+    value, gradient = jax.jit(jax.value_and_grad(lambda t: total(t, options)))(divided(table, mesh))
+    expected, expected_gradient = jax.value_and_grad(lambda t: total(t, ModelOptions()))(table)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
+
+
+def test_neither_the_embedding_nor_its_gradient_travels():
+    mesh = make_mesh(1, 8)
+    options = model_options(mesh, "float32")
+    table = divided(jnp.zeros((50, 16)), mesh)
+    tokens = jnp.zeros((8, 3), int)
+    loss = jax.grad(lambda table: jnp.sum(look_up(table, tokens, options) ** 2))
+    program = jax.jit(loss, out_shardings=table.sharding).lower(table).compile().as_text()
+    assert "all-to-all" in program
+    assert "f32[50,16]" not in program
+
+
+def test_a_gathered_weights_gradient_is_not_gathered():
+    mesh = make_mesh(1, 8)
+    options = model_options(mesh, "float32")
+    weight, x = divided(jnp.ones((16, 32)), mesh), jnp.ones((8, 16))
+
+    def loss(weight):
+        return jnp.sum((x @ gathered(weight, options)) ** 2)
+
+    gradient = jax.jit(jax.grad(loss), out_shardings=weight.sharding)(weight)
+    assert gradient.sharding == weight.sharding
+    np.testing.assert_allclose(
+        gradient, jax.grad(lambda w: jnp.sum((x @ w) ** 2))(jnp.ones((16, 32)))
+    )
+
+
+def test_without_a_mesh_nothing_is_done():
+    weight = jnp.ones((4, 4))
+    assert gathered(weight, ModelOptions()) is weight
