@@ -7,6 +7,7 @@ declares about itself.
 """
 
 import dataclasses
+import math
 import re
 from collections import Counter
 
@@ -263,10 +264,9 @@ def _group_size(at: Instruction) -> int:
         return len(found.group(1).split(","))
     if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", text):
         return int(found.group(2))
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", text):
+    # Axes of a mesh, or parts of axes: mesh['a'=32,'b'=8], device_ids=(...) {'a':(1)4,'b'}
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", found.group(1)))
-        size = 1
-        for axis in re.findall(r"'(\w+)'", found.group(2)):
-            size *= int(sizes[axis])
-        return size
+        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", found.group(2))
+        return math.prod(int(part or sizes[axis]) for axis, part in parts)
     raise ValueError(f"no replica groups in {text[:200]}")

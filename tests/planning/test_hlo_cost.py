@@ -140,3 +140,24 @@ def test_a_loop_without_a_constant_end_is_an_error():
 
     with pytest.raises(ValueError, match="trip count"):
         cost_of(loop, (SIZE, SIZE), (SIZE, SIZE), (1,))
+
+
+@pytest.mark.parametrize(
+    ("groups", "devices"),
+    [
+        ("{{0,1,2,3},{4,5,6,7}}", 4),
+        ("[2,8]<=[16]", 8),
+        ("mesh['a'=2,'b'=8] {'b'}", 8),
+        ("mesh['a'=1,'b'=8,'c'=32], device_ids=([32,8]T(1,0)) {'b'}", 8),
+        ("mesh['a'=32,'b'=8] {'a':(2)4,'b'}", 32),
+    ],
+)
+def test_a_collectives_group_is_read_in_every_notation(groups, devices):
+    text = f"""
+ENTRY %main (a: f32[128]) -> f32[128] {{
+  %a = f32[128]{{0}} parameter(0)
+  ROOT %r = f32[128]{{0}} all-reduce(%a), channel_id=1, replica_groups={groups}, to_apply=%add
+}}
+"""
+    received = 2 * 512 * (devices - 1) / devices
+    assert program_cost(parse(text)).collective_bytes == {"all-reduce": pytest.approx(received)}
