@@ -132,7 +132,7 @@ def _call(
     key_block = pl.BlockSpec((1, length, LANES), lambda b, n, t: (b, 0, n))
     shapes = [jax.ShapeDtypeStruct(by_query[0].shape, by_key[1].dtype)]
     shapes += [jax.ShapeDtypeStruct(by_key[0].shape, jnp.float32)] * (outputs - 1)
-    arrays = (*by_query, *by_key, *shapes)
+    arrays: tuple[Any, ...] = (*by_query, *by_key, *shapes)
     call = pl.pallas_call(
         functools.partial(kernel, head_width),
         out_shape=shapes,

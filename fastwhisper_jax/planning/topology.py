@@ -1,6 +1,7 @@
 """A TPU slice to compile for, by its name: nothing of it has to be there."""
 
 import dataclasses
+import importlib.util
 import math
 import os
 import re
@@ -55,6 +56,11 @@ def find_slice(name: str) -> Slice:
             f"--topology {name}: must be a generation ({', '.join(CHIPS)}) and the shape of a "
             "slice in chips, such as v5e:2x4 or v4:2x2x2"
         )
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError(
+            "the TPU compiler, libtpu, is not installed; get it with: "
+            "pip install 'fastwhisper-jax[plan]'"
+        )
     generation, shape = found.groups()
     chips = math.prod(int(size) for size in shape.split("x"))
     options: dict[str, Any] = {}
@@ -66,21 +72,15 @@ def find_slice(name: str) -> Slice:
     for variable, value in _WITHOUT_TPU.items():
         os.environ.setdefault(variable, value)
     try:
-        devices = topologies.get_topology_desc(
-            platform="tpu", topology_name=name, **options
-        ).devices
+        described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except (jax.errors.JaxRuntimeError, NotImplementedError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
-        if "libtpu" in reason or "tpu" in reason.lower() and "topology" not in reason.lower():
-            raise InputError(
-                f"the TPU compiler cannot be used ({reason}); install it with "
-                "pip install 'fastwhisper-jax[plan]'"
-            ) from error
         raise InputError(
             f"--topology {name} cannot be described ({reason}); name the shape of a slice that "
             "exists, such as v5e:2x4 or v4:2x2x2"
         ) from error
+    devices: list[Any] = list(described.devices)
     if len(devices) != chips:
         raise InputError(f"--topology {name} has {len(devices)} devices, not {chips} chips")
-    hosts = len({device.process_index for device in devices})
-    return Slice(name, CHIPS[generation], tuple(devices), hosts)
+    hosts = {device.process_index for device in devices}
+    return Slice(name, CHIPS[generation], tuple(devices), len(hosts))
