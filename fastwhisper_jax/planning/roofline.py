@@ -8,7 +8,7 @@ from fastwhisper_jax.planning.hlo_cost import Cost
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """seconds = max(flops / peak, bytes / bandwidth, collective bytes / interconnect).
+    """seconds = max(flops / peak, HBM bytes / bandwidth, collective bytes / interconnect).
 
     Attributes:
         seconds: the greatest of the three; a real step takes longer.
@@ -25,7 +25,8 @@ def roofline(cost: Cost, chip: Chip) -> Roofline:
     """The roofline of a program's cost on one chip."""
     parts = {
         "flops": cost.flops / chip.peak_flops,
-        "bytes": cost.bytes_accessed / chip.hbm_bandwidth,
+        # What stays in the chip's own memory takes none of the bandwidth of HBM.
+        "bytes": cost.hbm_bytes / chip.hbm_bandwidth,
         "collectives": cost.collective_bytes.total() / chip.interconnect_bandwidth,
     }
     bound = max(parts, key=lambda name: parts[name])

@@ -14,8 +14,8 @@ CHIP = CHIPS["v5e"]
 @pytest.mark.parametrize(
     ("cost", "bound", "seconds"),
     [
-        (Cost(flops=197e12, bytes_accessed=1.0), "flops", 1.0),
-        (Cost(flops=1.0, bytes_accessed=2 * 819e9), "bytes", 2.0),
+        (Cost(flops=197e12, bytes_accessed=1e15, hbm_bytes=1.0), "flops", 1.0),
+        (Cost(flops=1.0, hbm_bytes=2 * 819e9), "bytes", 2.0),
         (
             Cost(collective_bytes=Counter({"all-gather": 400e9, "all-reduce": 200e9})),
             "collectives",
