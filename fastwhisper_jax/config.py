@@ -45,7 +45,8 @@ class StudentConfig:
             must share the teacher's vocabulary and mel bins.
         encoder_layers: None for all, a count (spread as far apart as possible), or indices.
         decoder_layers: the same for the decoder.
-        context_seconds: length of the audio window, at most the teacher's 30 s.
+        context_seconds: length of the audio window; None for the teacher's (30 s in every published
+            Whisper), at most that.
         frozen: paths of parameters that are not trained: a stack ("encoder"), a part of one
             ("decoder/embed_tokens"). Encoder positions are never trained.
         dropout: residual dropout rate while training.
@@ -56,7 +57,7 @@ class StudentConfig:
     path: str | None = None
     encoder_layers: int | tuple[int, ...] | None = None
     decoder_layers: int | tuple[int, ...] | None = 2
-    context_seconds: float = 30.0
+    context_seconds: float | None = None
     frozen: tuple[str, ...] = ("encoder",)
     dropout: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -67,7 +68,10 @@ class StudentConfig:
         check_rules(
             self,
             {
-                "context_seconds": (self.context_seconds > 0, "must be above 0"),
+                "context_seconds": (
+                    self.context_seconds is None or self.context_seconds > 0,
+                    "must be above 0, or None for the teacher's",
+                ),
                 "dropout": (0 <= self.dropout < 1, "must lie in [0, 1)"),
             },
         )
@@ -286,4 +290,4 @@ class Config:
         """Whether one encoder, run once, serves teacher and student."""
         student = self.student
         whole = student.path is None and student.encoder_layers is None
-        return whole and "encoder" in student.frozen and student.context_seconds == 30.0
+        return whole and "encoder" in student.frozen and student.context_seconds is None

@@ -77,7 +77,7 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
         dims = pair.student_dims
         check_timestamps(train_corpus.tokens[0].prompt, dims.n_vocab, dims.context_seconds)
     # Schedules, frozen paths and shardings are checked by being made.
-    schedule = make_batch_schedule(config, train_corpus)
+    schedule = make_batch_schedule(config, train_corpus, pair.student_dims.context_seconds)
     total_steps = len(schedule)
     plan = make_plan(config.objective, config.optimizer, total_steps)
     abstract_state(config, pair.student_params, plan, mesh)
@@ -145,7 +145,7 @@ def _corpus(config: Config, pair: Pair, tokenizer: Any, sources: Sequence[str]) 
         language=config.data.language,
         task=config.data.task,
         buckets=config.data.target_buckets,
-        context_seconds=config.student.context_seconds,
+        context_seconds=pair.student_dims.context_seconds,
     )
 
 

@@ -55,13 +55,17 @@ def student_dimensions(
     teacher: ModelDimensions,
     encoder_layers: tuple[int, ...],
     decoder_layers: tuple[int, ...],
-    context_seconds: float,
+    context_seconds: float | None,
 ) -> ModelDimensions:
     """Sizes of the student that keeps these layers and hears windows of `context_seconds`.
+
+    None stands for the teacher's own window.
 
     Raises:
         InputError: the context is longer than the teacher's, or no whole number of seconds.
     """
+    if context_seconds is None:
+        context_seconds = teacher.context_seconds
     if context_seconds % 1 or not 0 < context_seconds <= teacher.context_seconds:
         # preprocessor_config.json holds the length of the window as an integer.
         raise InputError(

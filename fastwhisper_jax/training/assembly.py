@@ -60,12 +60,12 @@ class RunData:
     end_of_text: int
 
 
-def make_batch_schedule(config: Config, corpus: Corpus) -> BatchSchedule:
-    """The batches of the run."""
+def make_batch_schedule(config: Config, corpus: Corpus, context_seconds: float) -> BatchSchedule:
+    """The batches of the run; `context_seconds` is the student's window."""
     rules = BatchRules(
         global_batch_size=config.training.global_batch_size,
         buckets=config.data.target_buckets,
-        context_seconds=config.student.context_seconds,
+        context_seconds=context_seconds,
         seed=config.training.seed,
         join_probability=config.data.concatenate_probability,
         timestamp_probability=config.data.timestamp_probability,

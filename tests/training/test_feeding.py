@@ -63,7 +63,7 @@ def test_audio_is_replaced_and_all_else_passes(batch, featurise):
 
 def test_batches_from_a_later_step_are_the_rest_of_all_batches(tiny, audio, featurise):
     corpus = tiny.make_corpus(audio)
-    schedule = make_batch_schedule(tiny.make_config(steps=7), corpus)
+    schedule = make_batch_schedule(tiny.make_config(steps=7), corpus, tiny.TEACHER.context_seconds)
 
     def batches_from(step):
         batches = device_batches(

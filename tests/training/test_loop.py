@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tiny, corpus
     alone = tiny.ObjectiveConfig(teacher_weight=tiny.ScheduleConfig())
     config = tiny.make_config(None, alone, log_every=50, save_every=2)
     good = tiny.make_data(config, corpus, tiny.make_mesh_of_one())
-    plan = make_batch_schedule(config, corpus)[4]
+    plan = make_batch_schedule(config, corpus, tiny.TEACHER.context_seconds)[4]
     batch_4 = [[corpus.utterances[index] for index in row] for row in plan.rows]
 
     def load_inputs(rows, target_length):

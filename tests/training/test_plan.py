@@ -106,7 +106,7 @@ def test_accumulation_changes_no_length(tiny, audio):
     lengths = []
     for accumulation_steps in (1, 4):
         config = tiny.make_config(epochs=3, steps=None, accumulation_steps=accumulation_steps)
-        lengths.append(len(make_batch_schedule(config, corpus)))
+        lengths.append(len(make_batch_schedule(config, corpus, tiny.TEACHER.context_seconds)))
     assert lengths[0] == lengths[1] == 9
 
 
