@@ -169,6 +169,14 @@ def _plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     return DONE if plan_command.run(config, chosen, _say) else FAILED
 
 
+def _demo(options: argparse.Namespace, _: Sequence[str]) -> int:
+    _quiet()
+    from fastwhisper_jax.commands import demo
+
+    demo.run(options.out, _say)
+    return DONE
+
+
 def _plot(options: argparse.Namespace, _: Sequence[str]) -> int:
     from fastwhisper_jax.commands import plot
     from fastwhisper_jax.files import path_of
@@ -320,6 +328,11 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     plan.add_argument("--report", type=Path, metavar="OUT.json", help="where to write the report")
     plan.usage = "fastwhisper plan RECIPE.py --topology NAME [--section.field VALUE ...]"
     plan.set_defaults(run=_plan)
+
+    demo = add("demo", "all of it in minutes, offline (needs the extra demo)", "fastwhisper demo")
+    folder, about = Path("fastwhisper-demo"), "empty or new folder; default: fastwhisper-demo"
+    demo.add_argument("--out", type=Path, default=folder, metavar="DIR", help=about)
+    demo.set_defaults(run=_demo)
 
     plot = add(
         "plot",

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "transcription": {"evaluation", "models", "errors"},
     "interop": {"models", "errors"},
     "planning": {"models", "training", "errors"},
+    "demo": {"config", "evaluation", "interop", "models", "errors"},
 }
 
 

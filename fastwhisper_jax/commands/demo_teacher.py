@@ -1,0 +1,76 @@
+"""Makes the teacher that the demo ships, by the project's own training.
+
+    python -m fastwhisper_jax.commands.demo_teacher WORK
+
+Speech, an untrained model, `fastwhisper train` and `fastwhisper export`, all in the folder WORK;
+what is to be shipped, in float16, is WORK/teacher. Given again it goes on where it stopped.
+"""
+
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from fastwhisper_jax.commands import export, train
+from fastwhisper_jax.demo.corpus import SEEN_VOICES, UNSEEN_VOICES, CorpusPlan, write_corpus
+from fastwhisper_jax.demo.sentences import sentences
+from fastwhisper_jax.demo.untrained import write_untrained
+from fastwhisper_jax.recipe import load_recipe
+from fastwhisper_jax.training.progress import progress
+
+RECIPE = Path(__file__).parents[1] / "demo" / "recipes" / "teacher.py"
+# Other sentences than the demo's: its seeds are others.
+CORPORA = (
+    CorpusPlan("words", "words", SEEN_VOICES, 3000, seed=100),
+    CorpusPlan("train", "train", SEEN_VOICES, 5000, seed=101),
+    CorpusPlan("dev-seen", "test", SEEN_VOICES, 64, seed=102),
+    CorpusPlan("dev-unseen", "test", UNSEEN_VOICES, 60, seed=103),
+)
+SHIPPED = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+
+
+def main(work: Path) -> None:
+    """Makes the teacher in a folder."""
+    speech, untrained = work / "speech", work / "untrained"
+    if not untrained.exists():
+        for plan in CORPORA:
+            with progress(plan.utterances, plan.name, "utterances") as advance:
+                write_corpus(plan, speech, advance)
+        write_untrained(untrained, sentences("train", 5000, seed=101), seed=0)
+    config = load_recipe(RECIPE)
+    config = dataclasses.replace(
+        config,
+        teacher=dataclasses.replace(config.teacher, path=str(untrained)),
+        data=dataclasses.replace(
+            config.data,
+            train=(str(speech / "words.jsonl"), str(speech / "train.jsonl")),
+            eval=(str(speech / "dev-seen.jsonl"),),
+        ),
+    )
+    train.run(config, work / "run", print)
+    export.run(work / "run", work / "exported", None)
+    write_teacher(work / "exported", work / "teacher")
+
+
+def write_teacher(exported: Path, target: Path) -> None:
+    """Copies what is shipped of an export, the weights in float16."""
+    target.mkdir(exist_ok=True)
+    for name in SHIPPED:
+        shutil.copyfile(exported / name, target / name)
+    tensors = load_file(exported / "model.safetensors")
+    narrow = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    save_file(narrow, target / "model.safetensors", {"format": "pt"})
+    (target / "model.safetensors").chmod(0o644)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

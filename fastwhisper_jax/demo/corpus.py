@@ -1,0 +1,95 @@
+"""The demo's data: spoken sentences as FLAC files, and manifests that list them."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from fastwhisper_jax.demo.sentences import Part, sentences
+from fastwhisper_jax.demo.speech import SAMPLE_RATE_HZ, Voice, synthesise
+
+# Heard by the teacher and by its students. Accents, larynxes and pitches are all spread.
+SEEN_VOICES = (
+    Voice("en-us", "m1", 45),
+    Voice("en-us", "f1", 55),
+    Voice("en-us", "m3", 40),
+    Voice("en-us", "f4", 50),
+    Voice("en", "m2", 50),
+    Voice("en", "f2", 60),
+    Voice("en", "m8", 45),
+    Voice("en-gb-x-rp", "m4", 40),
+    Voice("en-gb-x-rp", "f1", 45),
+    Voice("en-gb-scotland", "m7", 50),
+    Voice("en-gb-scotland", "f2", 50),
+    Voice("en-us-nyc", "m2", 40),
+    Voice("en-us-nyc", "f4", 60),
+    Voice("en-gb-x-gbcwmd", "m1", 55),
+)
+# Heard by nobody before the test: larynxes that no seen voice has, and two accents of their own.
+UNSEEN_VOICES = (
+    Voice("en-us", "m5", 50),
+    Voice("en", "f5", 50),
+    Voice("en-gb-x-rp", "m6", 45),
+    Voice("en-gb-scotland", "f3", 55),
+    Voice("en-029", "f5", 45),
+    Voice("en-gb-x-gbclan", "m5", 40),
+)
+SLOWEST, FASTEST = 145, 185  # words a minute
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusPlan:
+    """What is to be spoken.
+
+    Attributes:
+        name: of the manifest, NAME.jsonl, and of the folder with its recordings.
+        part: which sentences.
+        voices: take turns.
+        utterances: how many.
+        seed: of sentences and speaking rates.
+    """
+
+    name: str
+    part: Part
+    voices: tuple[Voice, ...]
+    utterances: int
+    seed: int
+
+
+def write_corpus(plan: CorpusPlan, folder: Path, advance: Callable[[int], object]) -> Path:
+    """Speaks a corpus and writes it.
+
+    Args:
+        plan: what to speak.
+        folder: gets the recordings, 16 kHz FLAC, and the manifest.
+        advance: told of each utterance that is done.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: the synthesiser does not start, or does not know a voice.
+    """
+    (folder / plan.name).mkdir(parents=True)
+    rates = np.random.PCG64(plan.seed).random_raw(plan.utterances) % (FASTEST - SLOWEST + 1)
+    lines = []
+    for index, text in enumerate(sentences(plan.part, plan.utterances, plan.seed)):
+        voice = plan.voices[index % len(plan.voices)]
+        samples = synthesise(text, voice, SLOWEST + int(rates[index]))
+        name = f"{plan.name}/{index:05d}.flac"
+        soundfile.write(folder / name, samples, SAMPLE_RATE_HZ)
+        line = {
+            "audio": name,
+            "text": text,
+            "language": "en",
+            "duration": round(len(samples) / SAMPLE_RATE_HZ, 3),
+            "voice": voice.name,
+        }
+        lines.append(json.dumps(line))
+        advance(1)
+    manifest = folder / f"{plan.name}.jsonl"
+    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return manifest

@@ -1,0 +1,1 @@
+"""Recipes of the demo: its teacher, and the two students."""

@@ -1,0 +1,39 @@
+"""ASKD of the demo's teacher: its weight falls from 1.0 to 0.5, the student's own EMA takes over.
+
+    fastwhisper train recipes/askd.py --run-dir runs/askd-again \\
+        --teacher.path teacher --data.train speech/train.jsonl
+
+The teacher's whole encoder, frozen, and the last of its six decoder layers. `ce.py` differs only
+in its objective.
+"""
+
+from fastwhisper_jax.config import (
+    Config,
+    DataConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    StudentConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
+
+config = Config(
+    teacher=TeacherConfig(path="teacher"),
+    student=StudentConfig(decoder_layers=1, frozen=("encoder",)),
+    data=DataConfig(target_buckets=(64,), encoder_cache="cache"),
+    objective=ObjectiveConfig(
+        teacher_weight=ScheduleConfig("cosine", init_value=1.0, end_value=0.5, steps=0.8),
+        self_weight=ScheduleConfig("linear", end_value=0.5, begin=0.5, steps=0.4),
+        ce_weight=0.8,
+        temperature=2.0,
+        ema_decay=0.99,
+        chunk_tokens=4096,
+    ),
+    optimizer=OptimizerConfig(
+        learning_rate=2e-3, warmup=0.05, decay="cosine", weight_decay=0.01, beta2=0.98
+    ),
+    training=TrainingConfig(
+        global_batch_size=16, steps=900, log_every=20, save_every=0, eval_batch_size=16
+    ),
+)

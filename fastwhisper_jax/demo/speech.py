@@ -1,0 +1,125 @@
+"""Speech from text by espeak-ng, which the wheel `espeakng-loader` brings with its voices."""
+
+import ctypes
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import soxr
+
+from fastwhisper_jax.errors import InputError
+
+SAMPLE_RATE_HZ = 16_000
+
+# speak_lib.h of espeak-ng 1.52.
+_SYNCHRONOUS = 2
+_OK = 0
+_RATE, _PITCH = 1, 3
+_UTF8 = 1
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Voice:
+    """One speaker.
+
+    Attributes:
+        accent: a voice of espeak-ng, such as "en-us".
+        variant: of its larynx, such as "f2".
+        pitch: 0 to 99.
+    """
+
+    accent: str
+    variant: str
+    pitch: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.accent}+{self.variant}"
+
+
+def synthesise(text: str, voice: Voice, words_per_minute: int) -> np.ndarray:
+    """Speaks a text.
+
+    espeak-ng's voices flutter on from utterance to utterance: the same calls in the same order in
+    a fresh process give the same samples, a single call among others does not.
+
+    Args:
+        text: what to say.
+        voice: who says it.
+        words_per_minute: how fast, 80 to 450.
+
+    Returns:
+        (A,) float32 at 16 kHz.
+
+    Raises:
+        InputError: the synthesiser does not start, or does not know the voice.
+    """
+    engine = _engine()
+    samples = engine.speak(text, voice, words_per_minute).astype(np.float32) / 32768.0
+    return np.asarray(soxr.resample(samples, engine.rate_hz, SAMPLE_RATE_HZ), np.float32)
+
+
+def start_synthesiser() -> None:
+    """Starts espeak-ng, which `synthesise` otherwise does when it is first called.
+
+    Raises:
+        InputError: it cannot be started.
+    """
+    _engine()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Engine:
+    """espeak-ng, which is one for each process and keeps its state."""
+
+    library: Any
+    rate_hz: int
+    blocks: list[np.ndarray]
+    callback: Callable[..., int]  # kept alive: the library holds a bare pointer to it
+
+    def speak(self, text: str, voice: Voice, words_per_minute: int) -> np.ndarray:
+        """Samples of a text (A,), int16 at the engine's own rate."""
+        if self.library.espeak_SetVoiceByName(voice.name.encode()) != _OK:
+            raise InputError(f"espeak-ng has no voice {voice.name}; install espeakng-loader 0.2.4")
+        self.library.espeak_SetParameter(_RATE, words_per_minute, 0)
+        self.library.espeak_SetParameter(_PITCH, voice.pitch, 0)
+        self.blocks.clear()
+        said = text.encode()
+        self.library.espeak_Synth(said, len(said) + 1, 0, 1, 0, _UTF8, None, None)
+        return np.concatenate([*self.blocks, np.zeros(0, np.int16)])
+
+
+@functools.cache
+def _engine() -> _Engine:
+    import espeakng_loader
+
+    try:
+        library = ctypes.CDLL(espeakng_loader.get_library_path())
+    except OSError as error:
+        raise InputError(
+            f"espeak-ng cannot be loaded ({error}); demo needs the espeakng-loader wheel of this "
+            "platform: pip install --force-reinstall espeakng-loader"
+        ) from error
+    path = espeakng_loader.get_data_path().encode()
+    rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, path, 0)
+    if rate_hz <= 0:
+        raise InputError(
+            f"espeak-ng cannot be started with its data in {path.decode()}; the path must be "
+            "shorter than 150 characters: use a virtual environment nearer to the root"
+        )
+    blocks: list[np.ndarray] = []
+
+    @_Callback
+    def keep(samples: Any, count: int, events: Any) -> int:
+        if samples and count > 0:
+            blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    library.espeak_SetSynthCallback(keep)
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # it has taken the clock for one
+    return _Engine(library, rate_hz, blocks, keep)

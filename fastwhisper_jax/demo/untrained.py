@@ -1,0 +1,132 @@
+"""A small Whisper before its first update: random weights, and a tokenizer of the demo's sentences.
+
+The folder is one that transformers reads too: an English-only Whisper with a window of a few
+seconds. Its special tokens lie in the order of every Whisper's vocabulary.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from safetensors.numpy import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from fastwhisper_jax.interop import names
+from fastwhisper_jax.interop.configs import SIZES
+from fastwhisper_jax.models.dimensions import SAMPLE_RATE_HZ, ModelDimensions
+from fastwhisper_jax.models.whisper import init_params
+
+# Pieces of the vocabulary that are no single byte.
+MERGES = 8
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|startoftranscript|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+)
+BYTES = 256
+# A window of 4 s, and a decoder that is deep beside its encoder: that is where a student saves.
+DIMS = ModelDimensions(
+    n_mels=80,
+    n_audio_ctx=200,
+    n_audio_head=4,
+    n_audio_layer=2,
+    n_audio_mlp=512,
+    n_vocab=BYTES + MERGES + len(SPECIAL_TOKENS),
+    n_text_ctx=64,
+    n_text_head=4,
+    n_text_layer=6,
+    n_text_mlp=256,
+    n_state=128,
+)
+
+
+def write_untrained(folder: Path, texts: Sequence[str], seed: int) -> None:
+    """Writes the folder of an untrained Whisper.
+
+    Args:
+        folder: made here.
+        texts: what the tokenizer's pieces are learnt from.
+        seed: of the weights.
+    """
+    tokenizer = _tokenizer(texts)
+    ids = tokenizer.get_vocab()
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    for name, content in _json_files(ids).items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    params = jax.device_get(init_params(DIMS, jax.random.key(seed)))
+    tensors = dict(names.tensors_from_params(params, DIMS))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def _tokenizer(texts: Sequence[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=BYTES + MERGES,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([f" {text}" for text in texts], trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def _json_files(ids: dict[str, int]) -> dict[str, Any]:
+    end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
+    tokens = {
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "pad_token_id": end,
+        "decoder_start_token_id": start,
+    }
+    return {
+        "config.json": {
+            "model_type": "whisper",
+            "architectures": ["WhisperForConditionalGeneration"],
+            "is_encoder_decoder": True,
+            "activation_function": "gelu",
+            "num_hidden_layers": DIMS.n_audio_layer,
+            "scale_embedding": False,
+            "tie_word_embeddings": True,
+            "torch_dtype": "float32",
+            "begin_suppress_tokens": [end],
+            "suppress_tokens": None,
+            **{theirs: getattr(DIMS, ours) for ours, theirs in SIZES},
+            **tokens,
+        },
+        "generation_config.json": {
+            "begin_suppress_tokens": [end],
+            "is_multilingual": False,
+            "max_length": DIMS.n_text_ctx,
+            "no_timestamps_token_id": ids["<|notimestamps|>"],
+            "prev_sot_token_id": ids["<|startofprev|>"],
+            "return_timestamps": False,
+            **tokens,
+        },
+        "preprocessor_config.json": {
+            "feature_extractor_type": "WhisperFeatureExtractor",
+            "processor_class": "WhisperProcessor",
+            "sampling_rate": SAMPLE_RATE_HZ,
+            "feature_size": DIMS.n_mels,
+            "chunk_length": int(DIMS.context_seconds),
+            "n_samples": DIMS.n_samples,
+            "nb_max_frames": DIMS.n_frames,
+            "hop_length": 160,
+            "n_fft": 400,
+            "padding_side": "right",
+            "padding_value": 0.0,
+            "return_attention_mask": False,
+        },
+        "tokenizer_config.json": {
+            "tokenizer_class": "WhisperTokenizer",
+            "add_prefix_space": False,
+            "model_max_length": DIMS.n_text_ctx,
+            **{f"{kind}_token": "<|endoftext|>" for kind in ("bos", "eos", "unk", "pad")},
+        },
+    }

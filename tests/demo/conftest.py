@@ -1,0 +1,11 @@
+"""The synthesiser comes with the extra `demo`."""
+
+import importlib.util
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def speaks():
+    if importlib.util.find_spec("espeakng_loader") is None:
+        pytest.skip("espeakng-loader is not installed: pip install '.[demo]'")

@@ -1,0 +1,41 @@
+"""The shipped teacher: small, whole, and able to hear what it was trained for."""
+
+from pathlib import Path
+
+import pytest
+
+import fastwhisper_jax.demo
+from fastwhisper_jax.commands import evaluate
+from fastwhisper_jax.demo.corpus import SEEN_VOICES, CorpusPlan, write_corpus
+from fastwhisper_jax.demo.sentences import sentences
+from fastwhisper_jax.demo.untrained import DIMS
+from fastwhisper_jax.interop.load import load_model
+
+TEACHER = Path(fastwhisper_jax.demo.__file__).parent / "teacher"
+HIGHEST_WER = 0.3  # on 16 utterances, of a teacher whose card says how well it does on more
+
+
+def test_it_takes_at_most_4_mb_and_is_of_the_sizes_that_its_command_makes():
+    files = list(TEACHER.iterdir())
+    assert sum(file.stat().st_size for file in files) <= 4_000_000
+    assert {"model.safetensors", "tokenizer.json", "README.md"} <= {file.name for file in files}
+    assert load_model(TEACHER).dims == DIMS
+
+
+def test_its_tokenizer_writes_every_sentence_and_reads_it_back():
+    from fastwhisper_jax.data.tokens import label_tokens, load_tokenizer, prompt_tokens
+
+    tokenizer = load_tokenizer(TEACHER)
+    assert len(prompt_tokens(tokenizer, "en")) == 2  # English only
+    for text in sentences("test", 100, seed=9):
+        tokens = label_tokens(tokenizer, text)
+        assert 0 < len(tokens) <= DIMS.n_text_ctx - 3
+        assert tokenizer.decode(tokens).strip() == text
+
+
+@pytest.mark.usefixtures("speaks")
+def test_it_hears_sentences_that_it_was_not_trained_on(tmp_path):
+    plan = CorpusPlan("speech", "test", SEEN_VOICES, 16, seed=77)
+    manifest = write_corpus(plan, tmp_path, lambda _: None)
+    options = evaluate.Options(str(TEACHER), str(manifest), max_new_tokens=60, normalizer="basic")
+    assert evaluate.run(options).wer < HIGHEST_WER
