@@ -138,9 +138,10 @@ def _run(out: Path, say: Say, budget: Budget) -> list[results.Result]:
         say(f"\n[{number}/{STAGES}] {what}")
 
     stage(
-        f"Speech: {budget.train + 2 * budget.test} sentences spoken by espeak-ng, so that nothing "
-        f"is downloaded. Two test sets of sentences that are not trained on: one by the "
-        f"{len(SEEN_VOICES)} voices of the training set, one by {len(UNSEEN_VOICES)} held-out ones."
+        f"Speech: {budget.train + 2 * budget.test:,} sentences spoken by espeak-ng, so that nothing "
+        f"is downloaded. {len(SEEN_VOICES)} voices to train on, as if they were your speakers. Two "
+        "test sets of other sentences: one by the same voices, one by "
+        f"{len(UNSEEN_VOICES)} that nobody trains on."
     )
     speech = _write_speech(out / "speech", budget)
 
@@ -152,8 +153,8 @@ def _run(out: Path, say: Say, budget: Budget) -> list[results.Result]:
         ignore=lambda _, names: {*names} - {"askd.py", "ce.py"},
     )
     stage(
-        "The teacher: a small Whisper that comes with this package, trained by the same code; how "
-        "is told in teacher/README.md. How well does it do on both test sets?"
+        "The teacher: a small Whisper that comes with this package, trained by the same code on "
+        "other voices (teacher/README.md). How well does it do on both test sets?"
     )
     found = [_result("teacher", teacher, out)]
     say(_in_words(found[-1]))

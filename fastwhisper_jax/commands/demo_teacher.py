@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from fastwhisper_jax.commands import export, train
-from fastwhisper_jax.demo.corpus import SEEN_VOICES, UNSEEN_VOICES, CorpusPlan, write_corpus
+from fastwhisper_jax.demo.corpus import TEACHER_VOICES, CorpusPlan, write_corpus
 from fastwhisper_jax.demo.sentences import sentences
 from fastwhisper_jax.demo.untrained import write_untrained
 from fastwhisper_jax.recipe import load_recipe
@@ -24,10 +24,9 @@ from fastwhisper_jax.training.progress import progress
 RECIPE = Path(__file__).parents[1] / "demo" / "recipes" / "teacher.py"
 # Other sentences than the demo's: its seeds are others.
 CORPORA = (
-    CorpusPlan("words", "words", SEEN_VOICES, 3000, seed=100),
-    CorpusPlan("train", "train", SEEN_VOICES, 5000, seed=101),
-    CorpusPlan("dev-seen", "test", SEEN_VOICES, 64, seed=102),
-    CorpusPlan("dev-unseen", "test", UNSEEN_VOICES, 60, seed=103),
+    CorpusPlan("words", "words", TEACHER_VOICES, 3000, seed=100),
+    CorpusPlan("train", "train", TEACHER_VOICES, 5000, seed=101),
+    CorpusPlan("dev", "test", TEACHER_VOICES, 64, seed=102),
 )
 SHIPPED = (
     "config.json",
@@ -53,7 +52,7 @@ def main(work: Path) -> None:
         data=dataclasses.replace(
             config.data,
             train=(str(speech / "words.jsonl"), str(speech / "train.jsonl")),
-            eval=(str(speech / "dev-seen.jsonl"),),
+            eval=(str(speech / "dev.jsonl"),),
         ),
     )
     train.run(config, work / "run", print)

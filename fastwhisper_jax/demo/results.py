@@ -13,8 +13,8 @@ class Result:
 
     Attributes:
         name: for the table.
-        seen: report on voices that were trained on, other sentences.
-        unseen: report on voices that no model has heard, the same kind of sentences.
+        seen: report on the voices that the students were trained on, other sentences.
+        unseen: report on voices that no model was trained on, other sentences.
     """
 
     name: str

@@ -101,10 +101,10 @@ def sentences(part: Part, count: int, seed: int) -> list[str]:
 
 
 def vocabulary() -> set[str]:
-    """Every word that a sentence may hold."""
-    phrases = [*TEMPLATES, *ONES, *TEENS, *TENS, "zero past to half quarter"]
+    """Every word that a sentence may hold, in small letters; and "oh", as people say for zero."""
+    phrases = [*TEMPLATES, *ONES, *TEENS, *TENS, "zero oh past to half quarter"]
     phrases += [phrase for choices in WORDS.values() for phrase in choices]
-    return {word for phrase in phrases for word in phrase.split() if "{" not in word}
+    return {word.lower() for phrase in phrases for word in phrase.split() if "{" not in word}
 
 
 class _Draws:
