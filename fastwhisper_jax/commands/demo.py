@@ -43,8 +43,8 @@ class Budget:
         steps: updates of each student; None for as many as the recipes say.
     """
 
-    train: int = 1600
-    test: int = 200
+    train: int = 3600
+    test: int = 240
     steps: int | None = None
 
 
@@ -138,8 +138,8 @@ def _run(out: Path, say: Say, budget: Budget) -> list[results.Result]:
         say(f"\n[{number}/{STAGES}] {what}")
 
     stage(
-        f"Speech: {budget.train + 2 * budget.test:,} sentences spoken by espeak-ng, so that nothing "
-        f"is downloaded. {len(SEEN_VOICES)} voices to train on, as if they were your speakers. Two "
+        f"Speech: {budget.train + 2 * budget.test:,} sentences spoken by espeak-ng: nothing is "
+        f"downloaded. {len(SEEN_VOICES)} voices to train on, as if they were your speakers. Two "
         "test sets of other sentences: one by the same voices, one by "
         f"{len(UNSEEN_VOICES)} that nobody trains on."
     )
@@ -263,8 +263,8 @@ def _write_report(out: Path, found: list[results.Result], table: str, seconds: f
 def _transcribe_one(out: Path, manifest: Path, say: Say) -> None:
     line = json.loads(manifest.read_text(encoding="utf-8").splitlines()[0])
     audio = manifest.parent / line["audio"]
-    say(f"fastwhisper transcribe {out / 'askd'} {audio} --no-timestamps")
-    options = TranscribeOptions(model=str(out / "askd"), files=(str(audio),), timestamps=False)
+    say(f"fastwhisper transcribe {out / 'askd'} {audio}")
+    options = TranscribeOptions(model=str(out / "askd"), files=(str(audio),))
     transcribe.run(options, lambda text: say(f"  student:   {text.strip()}"))
     say(f"  reference: {line['text']}  (voice {line['voice']}, not trained on)")
 

@@ -34,6 +34,6 @@ config = Config(
         learning_rate=2e-3, warmup=0.05, decay="cosine", weight_decay=0.01, beta2=0.98
     ),
     training=TrainingConfig(
-        global_batch_size=16, steps=900, log_every=20, save_every=0, eval_batch_size=16
+        global_batch_size=16, steps=1600, log_every=20, save_every=0, eval_batch_size=16
     ),
 )
