@@ -54,14 +54,15 @@ def synthesise(text: str, voice: Voice, words_per_minute: int) -> np.ndarray:
         words_per_minute: how fast, 80 to 450.
 
     Returns:
-        (A,) float32 at 16 kHz.
+        (A,) float32 at 16 kHz, in [-1, 1].
 
     Raises:
         InputError: the synthesiser does not start, or does not know the voice.
     """
     engine = _engine()
     samples = engine.speak(text, voice, words_per_minute).astype(np.float32) / 32768.0
-    return np.asarray(soxr.resample(samples, engine.rate_hz, SAMPLE_RATE_HZ), np.float32)
+    resampled = np.asarray(soxr.resample(samples, engine.rate_hz, SAMPLE_RATE_HZ), np.float32)
+    return np.clip(resampled, -1.0, 1.0)  # resampling overshoots full scale by up to 0.5 %
 
 
 def start_synthesiser() -> None:
