@@ -329,7 +329,11 @@ def _parser() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
     plan.usage = "fastwhisper plan RECIPE.py --topology NAME [--section.field VALUE ...]"
     plan.set_defaults(run=_plan)
 
-    demo = add("demo", "all of it in minutes, offline (needs the extra demo)", "fastwhisper demo")
+    demo = add(
+        "demo",
+        "all of it in minutes, offline (needs the extra demo)",
+        "fastwhisper demo --out demo/",
+    )
     folder, about = Path("fastwhisper-demo"), "empty or new folder; default: fastwhisper-demo"
     demo.add_argument("--out", type=Path, default=folder, metavar="DIR", help=about)
     demo.set_defaults(run=_demo)

@@ -21,7 +21,7 @@ from fastwhisper_jax.demo.corpus import SEEN_VOICES, UNSEEN_VOICES, CorpusPlan, 
 from fastwhisper_jax.demo.speech import start_synthesiser
 from fastwhisper_jax.errors import InputError, Interrupted
 from fastwhisper_jax.evaluation.evaluate import Report
-from fastwhisper_jax.evaluation.reports import write_whole
+from fastwhisper_jax.files import write_whole
 from fastwhisper_jax.recipe import load_recipe
 from fastwhisper_jax.training.progress import progress
 

@@ -110,7 +110,7 @@ def test_reading_ends_where_the_loop_raises(tiny, audio, featurise):
     before = threading.active_count()
     corpus = tiny.make_corpus(audio)
     batches = device_batches(
-        make_batch_schedule(tiny.make_config(steps=50), corpus),
+        make_batch_schedule(tiny.make_config(steps=50), corpus, tiny.TEACHER.context_seconds),
         corpus,
         functools.partial(audio_inputs, samples=tiny.TEACHER.n_samples),
         featurise,
