@@ -49,32 +49,41 @@ def student_alignment_heads(
     """The [layer, head] pairs of the student whose cross-attention gives the times of words.
 
     The teacher's pairs, on the student's layers. A teacher's layer that the student has not got
-    takes its pairs with it. Where none remains (word timestamps of transformers and of
-    faster-whisper would index layers that are not there, or be refused) they are all heads of the
-    upper half of the layers, which is openai-whisper's and CTranslate2's own default.
+    takes its pairs with it, and pairs whose head no layer has are left out. Where none remains
+    (word timestamps of transformers and of faster-whisper would index what is not there) they are
+    all heads of the upper half of the layers, which is openai-whisper's and CTranslate2's own
+    default.
 
     Args:
         teacher: the teacher's generation_config.json.
         decoder_layers: the teacher's decoder layers that the student kept, in its own order.
-        dims: the student's sizes.
+        dims: the student's sizes; its layers have as many heads as the teacher's.
 
     Returns:
         The pairs, at least one, and a note for the user, empty where they are the teacher's.
     """
+    named = teacher.get("alignment_heads") or ()
+    strange = [[layer, head] for layer, head in named if head not in range(dims.n_text_head)]
     heads = [
         [decoder_layers.index(layer), head]
-        for layer, head in teacher.get("alignment_heads") or ()
-        if layer in decoder_layers
+        for layer, head in named
+        if layer in decoder_layers and [layer, head] not in strange
     ]
-    if heads:
-        return heads, ""
-    upper = range(dims.n_text_layer // 2, dims.n_text_layer)
-    note = (
-        "none of the teacher's alignment heads lies in a decoder layer that was kept: word"
-        " timestamps rest on all heads of its upper layers (openai-whisper's default) and may be"
-        " less exact"
-    )
-    return [[layer, head] for layer in upper for head in range(dims.n_text_head)], note
+    notes = []
+    if strange:
+        notes.append(
+            f"the teacher's generation_config.json names alignment heads {strange}, [layer, head],"
+            f" but its layers have {dims.n_text_head} heads, counted from 0: those are left out"
+        )
+    if not heads:
+        upper = range(dims.n_text_layer // 2, dims.n_text_layer)
+        heads = [[layer, head] for layer in upper for head in range(dims.n_text_head)]
+        notes.append(
+            "none of the teacher's alignment heads lies in a decoder layer that was kept: word"
+            " timestamps rest on all heads of its upper layers (openai-whisper's default) and may"
+            " be less exact"
+        )
+    return heads, "; ".join(notes)
 
 
 def student_generation_config(

@@ -121,6 +121,27 @@ def test_without_the_teachers_alignment_heads_they_are_all_of_the_upper_half(
     assert notes[-1][1:] in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "named, expected, note",
+    [
+        ([[3, 1], [3, 2], [0, -1]], [[1, 1]], "[[3, 2], [0, -1]], [layer, head], but its layers"),
+        ([[3, 7]], [[1, 0], [1, 1]], "none of the teacher's alignment heads lies in"),
+    ],
+    ids=["others remain", "no other"],
+)
+def test_alignment_heads_that_no_layer_has_are_left_out_and_said(
+    named, expected, note, teacher_folder, dims, params, tmp_path
+):
+    generation = read(teacher_folder, "generation_config.json") | {"alignment_heads": named}
+    (teacher_folder / "generation_config.json").write_text(json.dumps(generation))
+    student, weights = make_student(params, dims)
+    notes = export_student(tmp_path / "out", student, weights, teacher_folder, FACTS)
+    assert read(tmp_path / "out", "generation_config.json")["alignment_heads"] == expected
+    assert "have 2 heads, counted from 0: those are left out" in notes[-1]
+    assert note in notes[-1]
+    assert notes[-1][1:] in (tmp_path / "out" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_export_holds_the_nearest_values_in_both_files(
     dtype, teacher_folder, dims, params, tmp_path
