@@ -33,30 +33,19 @@ from fastwhisper_jax.models.dimensions import SAMPLE_RATE_HZ
 
 PEER = Path(__file__).with_name("transcribe_elsewhere.py")
 STUDENT = "student"  # what the export is called in the working folder
-# Row of the table: (runtime of the model card, runtime of PEER, its model, whether audio is filled
-# up with silence to 30 s by us).
+SILENCE, AS_IT_IS = "silence.npz", "as_it_is.npz"
+CT2_FLOAT32 = ("faster-whisper, float32", "faster_whisper_float32", f"{STUDENT}-ct2")
+CT2_INT8 = ("faster-whisper, int8", "faster_whisper_int8", f"{STUDENT}-ct2-int8")
+# Row of the table: (runtime of the model card, runtime of PEER, its model, its audio). As the card
+# does, faster-whisper is given silence up to 30 s; the last two rows show what it hears otherwise.
 ROWS = {
-    "transformers": ("transformers (PyTorch)", "transformers", STUDENT, False),
-    "FlaxWhisper": ("FlaxWhisper (transformers 4.57)", "flax_whisper", STUDENT, False),
-    "faster-whisper float32": (
-        "faster-whisper, float32",
-        "faster_whisper_float32",
-        f"{STUDENT}-ct2",
-        True,
-    ),
-    "faster-whisper int8": (
-        "faster-whisper, int8",
-        "faster_whisper_int8",
-        f"{STUDENT}-ct2-int8",
-        True,
-    ),
-    "faster-whisper float32, audio as it is": (
-        "faster-whisper, float32",
-        "faster_whisper_float32",
-        f"{STUDENT}-ct2",
-        False,
-    ),
-    "whisper.cpp": ("whisper.cpp", "whisper_cpp", f"{STUDENT}-ggml/ggml-model.bin", False),
+    "transformers": ("transformers (PyTorch)", "transformers", STUDENT, AS_IT_IS),
+    "FlaxWhisper": ("FlaxWhisper (transformers 4.57)", "flax_whisper", STUDENT, AS_IT_IS),
+    "whisper.cpp": ("whisper.cpp", "whisper_cpp", f"{STUDENT}-ggml/ggml-model.bin", AS_IT_IS),
+    "faster-whisper float32": (*CT2_FLOAT32, SILENCE),
+    "faster-whisper int8": (*CT2_INT8, SILENCE),
+    "faster-whisper float32, audio as it is": (*CT2_FLOAT32, AS_IT_IS),
+    "faster-whisper int8, audio as it is": (*CT2_INT8, AS_IT_IS),
 }
 
 
@@ -125,20 +114,19 @@ def main() -> None:
         by_id = {utterance.id: utterance for utterance in read_manifest(options.data)}
         heard = [by_id[row["id"]] for row in ours]
         waveforms = [load_audio(u.audio, u.offset, u.duration) for u in heard]
-        write_waveforms(folder / "as_it_is.npz", waveforms, options)
+        write_waveforms(folder / AS_IT_IS, waveforms, options)
         missing = [max(0, 30 * SAMPLE_RATE_HZ - len(waveform)) for waveform in waveforms]
         silent = [np.pad(w, (0, n)) for w, n in zip(waveforms, missing, strict=True)]
-        write_waveforms(folder / "silent.npz", silent, options)
+        write_waveforms(folder / SILENCE, silent, options)
         print("| runtime | texts equal to ours | WER % |\n|---|---:|---:|")
         differing = compared("ours", [row["hypothesis"] for row in ours], ours, options.normalizer)
-        for row, (runtime, peer, model, is_filled) in ROWS.items():
+        for row, (runtime, peer, model, audio) in ROWS.items():
             python = options.flax_python if peer == "flax_whisper" else options.runtimes_python
             if python is None or runtime not in converters:
                 continue
             python = Path(os.path.abspath(python))  # not resolved: a link marks the environment
             if converters[runtime] and not (folder / model).exists():
                 run(["bash", "-ec", converters[runtime]], python, folder)
-            audio = "silent.npz" if is_filled else "as_it_is.npz"
             printed = run([python, PEER.resolve(), peer, model, audio], python, folder)
             theirs = json.loads(printed.splitlines()[-1])
             differing += compared(row, theirs, ours, options.normalizer)

@@ -56,8 +56,8 @@ def usage_section(name: str, dims: ModelDimensions, language: str, dtype: str) -
         f"Beside the folder `{name}` and a recording `speech.wav` (16 kHz, mono, 16 bit):",
     ]
     for usage in usages(name, dims, language, dtype):
-        parts += [f"### {usage.runtime}", usage.remark, f"```sh\n{usage.install}\n```"]
-        parts += [f"```sh\n{usage.convert}\n```"] if usage.convert else []
+        parts += [f"### {usage.runtime}", usage.remark, f"```bash\n{usage.install}\n```"]
+        parts += [f"```bash\n{usage.convert}\n```"] if usage.convert else []
         parts += [f"```python\n{usage.python}\n```"]
     if dtype == "bfloat16" and dims.context_seconds >= FULL_CONTEXT_SECONDS:
         parts.append("whisper.cpp's converter does not read bfloat16; export float32 for it.")

@@ -15,8 +15,8 @@ from fastwhisper_jax.cli import main
 
 ROOT = Path(__file__).parents[2]
 
-# Pages whose commands another test runs, in the programs that they are about.
-RUN_BY = {"docs/exports.md": "tests/interop/test_runtimes.py"}
+# Sections that another test runs, in the programs that they are about: (page, heading).
+RUN_BY = {("docs/exports.md", "The runtimes"): "tests/interop/test_runtimes.py"}
 
 # Fences of what is not run: configuration, output, pictures.
 QUIET_LANGUAGES = {"", "json", "text"}
@@ -30,6 +30,7 @@ class Block:
     line: int
     language: str
     text: str
+    section: str = ""  # the heading of the second level that it stands below
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -39,7 +40,12 @@ def blocks_of_page(page: str) -> list[Block]:
     """The fenced blocks of a file, from the top."""
     text = (ROOT / page).read_text(encoding="utf-8")
     fences = re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(page, 1 + text.count("\n", 0, f.start()), f[1], f[2]) for f in fences]
+    blocks = []
+    for fence in fences:
+        above = text[: fence.start()]
+        section = re.findall("^## (.+)$", above, re.MULTILINE)[-1:]
+        blocks.append(Block(page, 1 + above.count("\n"), fence[1], fence[2], *section))
+    return blocks
 
 
 def help_of(*command: str) -> str:
@@ -99,7 +105,10 @@ def _split(lines: str) -> Iterator[Command]:
 def pages_to_read() -> dict[str, list[Block]]:
     """Every file and every command's help, with those of its blocks that are to be run."""
     files = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-    pages = {file: blocks_of_page(file) for file in files if file not in RUN_BY}
+    pages = {
+        file: [block for block in blocks_of_page(file) if (file, block.section) not in RUN_BY]
+        for file in files
+    }
     commands = re.findall(r"^    ([a-z-]+)\s", help_of(), re.MULTILINE)
     examples = [example_of(), *(example_of(command) for command in commands)]
     pages |= {example.page: [example] for example in examples}
