@@ -7,8 +7,8 @@ RUNTIMES is a virtual environment with torch, transformers, soundfile, faster-wh
 pywhispercpp; FLAX one with transformers 4.57 and Flax (docs/exports.md has their pip commands);
 either may be left out. Everybody decodes the same waveforms greedily in float32, or as the row
 says, without timestamps and without fallback to other temperatures; conversions are the model
-card's. Two CPU cores take about 15 minutes for 99 utterances of whisper-base with two decoder
-layers; docs/exports.md has the table.
+card's. 20 utterances of whisper-base with two decoder layers took 6 minutes of CPU time, the
+conversions included; docs/exports.md has the table.
 """
 
 import argparse
