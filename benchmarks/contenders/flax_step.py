@@ -1,6 +1,6 @@
 """One contender of step.py: the same step by transformers' last Flax Whisper.
 
-    python benchmarks/contenders/flax_step.py MODEL frozen|full BATCH TOKENS STEPS
+    run by the benchmark as: flax_step.py MODEL frozen|full BATCH TOKENS STEPS
 
 Runs under an interpreter with transformers 4.57 and Flax; this package is not imported. The frozen
 encoder is run once, for teacher and student.
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from report import print_times
+from contenders.report import print_times
 from transformers import FlaxWhisperForConditionalGeneration
 
 TEMPERATURE = 2.0

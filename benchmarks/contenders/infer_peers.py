@@ -1,6 +1,6 @@
 """The contenders of infer.py that are not ours: transformers in PyTorch, and faster-whisper.
 
-    python benchmarks/contenders/infer_peers.py ENGINE MODEL MANIFEST LIMIT BATCH
+    run by the benchmark as: infer_peers.py ENGINE MODEL MANIFEST LIMIT BATCH
 
 ENGINE is hf, fw_float32 or fw_int8; MODEL is in CTranslate2's layout for the last two. Greedy, no
 timestamps, no temperature fallback; transformers in batches of BATCH, faster-whisper one by one, as

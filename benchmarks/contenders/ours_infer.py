@@ -1,6 +1,6 @@
 """One contender of infer.py: `fastwhisper evaluate` itself, in a process of its own.
 
-    python benchmarks/contenders/ours_infer.py MODEL MANIFEST LIMIT BATCH
+    run by the benchmark as: ours_infer.py MODEL MANIFEST LIMIT BATCH
 
 The time is the report's `wall_seconds`: reading, decoding and log-mel of the audio are in it,
 loading the model and compiling are not.

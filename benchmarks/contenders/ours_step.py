@@ -1,21 +1,22 @@
 """One contender of step.py: this package's own train step, timed in a process of its own.
 
-    python benchmarks/contenders/ours_step.py MODEL frozen|full|cached BATCH TOKENS STEPS
+    run by the benchmark as: ours_step.py MODEL frozen|full|cached BATCH TOKENS STEPS
 
 `cached` reads encoder outputs and teacher states from disk through the run's own reading path, as
 training does once its cache is full; the reading is timed with the step.
 """
 
+import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from report import print_times
+from contenders.report import print_times
+from jax.sharding import Mesh
 
 from fastwhisper_jax.commands.models import Pair, load_pair, place_params
 from fastwhisper_jax.config import (
@@ -75,7 +76,7 @@ def random_batch(pair: Pair, batch_size: int, length: int) -> dict[str, np.ndarr
 
 
 def cached_batches(
-    pair: Pair, batch_size: int, length: int, steps: int, folder: Path, mesh: Any
+    pair: Pair, batch_size: int, length: int, steps: int, folder: Path, mesh: Mesh
 ) -> Iterator[Batch]:
     """The run's reading path over a full cache: noise in its shapes, one array an utterance."""
     rng = np.random.default_rng(0)
@@ -114,19 +115,31 @@ def cached_batches(
     )
 
 
+def make_consumer(config: Config, pair: Pair, mesh: Mesh) -> Callable[[Batch], None]:
+    """The run's own train step, closed over its state; waits for the update to be done."""
+    teacher_params = place_params(pair.teacher.params, config.teacher.dtype, mesh)
+    plan = make_plan(config.objective, config.optimizer, total_steps=1000)
+    models = Models(pair.teacher.dims, teacher_params, pair.student_dims, pair.student_params)
+    setup = make_distillation(config, models, plan, mesh)
+    shapes = abstract_state(config, pair.student_params, plan, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, shapes)
+    state = first_state(config, pair.student_params, plan, shardings)
+    train_step = PhasedStep(setup, plan, shardings, mesh)
+    steps = itertools.count()
+
+    def consume(batch: Batch) -> None:
+        nonlocal state
+        state, metrics = train_step(next(steps), state, teacher_params, batch)
+        jax.block_until_ready((state, metrics))
+
+    return consume
+
+
 def main(model: str, mode: str, batch_size: int, length: int, steps: int) -> None:
     config = recipe(model, mode, batch_size)
     pair = load_pair(config)
     mesh = make_mesh(-1, 1)
-    teacher_params = place_params(pair.teacher.params, config.teacher.dtype, mesh)
-    plan = make_plan(config.objective, config.optimizer, 1000)
-    models = Models(pair.teacher.dims, teacher_params, pair.student_dims, pair.student_params)
-    setup = make_distillation(config, models, plan, mesh)
-    shardings = jax.tree.map(
-        lambda x: x.sharding, abstract_state(config, pair.student_params, plan, mesh)
-    )
-    state = first_state(config, pair.student_params, plan, shardings)
-    train_step = PhasedStep(setup, plan, shardings, mesh)
+    update = make_consumer(config, pair, mesh)
     with tempfile.TemporaryDirectory() as folder:
         if mode == "cached":
             batches = cached_batches(pair, batch_size, length, steps + 1, Path(folder), mesh)
@@ -134,10 +147,9 @@ def main(model: str, mode: str, batch_size: int, length: int, steps: int) -> Non
             batch = put_batch(random_batch(pair, batch_size, length), mesh)
             batches = iter([batch] * (steps + 1))
         seconds = []
-        for step in range(steps + 1):
+        for _ in range(steps + 1):
             start = time.perf_counter()
-            state, metrics = train_step(step, state, teacher_params, next(batches))
-            jax.block_until_ready((state, metrics))
+            update(next(batches))
             seconds.append(time.perf_counter() - start)
     print_times(seconds)
 

@@ -38,7 +38,10 @@ def run(contender: Contender) -> dict[str, Any]:
     Raises:
         SystemExit: it failed; its own last lines are shown.
     """
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(PACKAGE)}
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": f"{PACKAGE}:{PACKAGE / 'benchmarks'}",
+    }
     command = [contender.python, str(HERE / contender.script), *contender.arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
