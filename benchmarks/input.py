@@ -14,7 +14,6 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 from contenders.ours_step import make_consumer, recipe
@@ -22,6 +21,7 @@ from contenders.processes import machine, table
 
 from fastwhisper_jax.commands.models import load_pair
 from fastwhisper_jax.config import Config
+from fastwhisper_jax.data.batches import BatchPlan
 from fastwhisper_jax.data.corpus import Corpus, read_corpus
 from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.data.tokens import load_tokenizer
@@ -70,7 +70,9 @@ def main() -> None:
         context_seconds=dims.context_seconds,
     )
     batch_size = config.training.global_batch_size
-    plans = make_plans(config, corpus, max(options.batches, options.steps + 1))
+    plans = make_plans(
+        config, corpus, dims.context_seconds, max(options.batches, options.steps + 1)
+    )
     feed = functools.partial(
         device_batches,
         corpus=corpus,
@@ -81,7 +83,7 @@ def main() -> None:
         threads=config.data.threads,
     )
 
-    def audio_seconds(plan: Any) -> float:
+    def audio_seconds(plan: BatchPlan) -> float:
         return sum(corpus.sizes[i].seconds for row in plan.rows for i in row)
 
     timed(feed(plans[:3]), lambda batch: None)  # compiles the log-mel
@@ -107,9 +109,11 @@ def main() -> None:
     print(table(["", ""], rows))
 
 
-def make_plans(config: Config, corpus: Corpus, count: int) -> list[Any]:
+def make_plans(
+    config: Config, corpus: Corpus, context_seconds: float, count: int
+) -> list[BatchPlan]:
     """The first `count` batches of a run."""
-    schedule = make_batch_schedule(config, corpus)
+    schedule = make_batch_schedule(config, corpus, context_seconds)
     return [schedule[step % len(schedule)] for step in range(count)]
 
 
