@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.models.layers import DecoderLayer, Norm
+from fastwhisper_jax.models.placement import gathered
 from fastwhisper_jax.models.whisper import Params
 
 
@@ -35,8 +36,14 @@ def _layer(dims: ModelDimensions, options: ModelOptions) -> DecoderLayer:
 
 
 def unstack_layers(params: Params, dims: ModelDimensions, options: ModelOptions) -> dict[str, Any]:
-    """The decoder's parameters in the compute dtype, `layers` as a tuple of one tree a layer."""
-    decoder = jax.tree.map(lambda x: x.astype(options.compute_dtype), dict(params["decoder"]))
+    """The decoder's parameters in the compute dtype, `layers` as a tuple of one tree a layer.
+
+    On a mesh each device holds all of them: what they are for is a loop over tokens, in which a
+    divided one would be gathered, or the states of all devices exchanged, for every token.
+    """
+    decoder = jax.tree.map(
+        lambda x: gathered(x.astype(options.compute_dtype), options), dict(params["decoder"])
+    )
     stacked = decoder["layers"]
     layers = tuple(jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(dims.n_text_layer))
     return decoder | {"layers": layers}

@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,12 @@ from fastwhisper_jax.evaluation.decoding import greedy_decode, make_transcribe
 from fastwhisper_jax.evaluation.rules import DecodingRules, decoding_rules
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.training.sharding import (
+    batch_sharding,
+    make_mesh,
+    model_options,
+    tree_shardings,
+)
 
 DIMS = ModelDimensions(
     n_mels=8,
@@ -116,6 +123,37 @@ def test_rows_that_only_fill_the_batch_emit_nothing_and_change_nothing(params, h
     masked = decode(params, hidden, PROMPT, NO_END, 8, np.array([True, True, False, False]))
     np.testing.assert_array_equal(masked[:2], full[:2])
     assert (masked[2:] == NO_END.end_of_text).all()
+
+
+@pytest.fixture(scope="module")
+def on_mesh(params, hidden):
+    """Decodes with everything divided over 8 devices: the compiled program, and its arguments."""
+    mesh = make_mesh(1, 8)
+    options = model_options(mesh, "float32")
+    transcribe = make_transcribe(lambda _, hidden: hidden, DIMS, options, NO_END, 12)
+    divided = jax.device_put(params, tree_shardings(params, mesh))
+    rows = (jnp.tile(hidden, (2, 1, 1)), jnp.tile(PROMPT, (2, 1)), jnp.ones(8, bool))
+    arguments = (divided, *jax.device_put(rows, batch_sharding(mesh)))
+    return transcribe.lower(*arguments).compile(), arguments
+
+
+def test_a_divided_model_emits_the_tokens_of_a_whole_one(on_mesh, params, hidden):
+    program, arguments = on_mesh
+    expected = decode(params, hidden, PROMPT, NO_END, 12)
+    np.testing.assert_array_equal(program(*arguments), np.tile(expected, (2, 1)))
+
+
+def test_devices_exchange_nothing_for_a_token_but_whether_all_have_ended(on_mesh):
+    text = on_mesh[0].as_text()
+    lines = r"^%?([\w.-]+) [^\n]*\{\n(.*?)^\}"
+    computations = dict(re.findall(lines, text, re.MULTILINE | re.DOTALL))
+    (condition,), (body,) = (
+        set(re.findall(rf" while\(.*{part}=%?([\w.-]+)", text)) for part in ("condition", "body")
+    )
+    collective = r"= (\S+) (?:all-\w+|reduce-scatter|collective-permute)(?:-start)?\("
+    assert re.findall(collective, text)
+    assert re.findall(collective, computations[condition]) == ["pred[]"]
+    assert re.findall(collective, computations[body]) == []
 
 
 def test_decoding_stops_when_the_text_context_is_full(params, hidden):
