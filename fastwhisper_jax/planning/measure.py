@@ -1,10 +1,13 @@
 """Compiling a program for devices that are not there, and what that tells."""
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from fastwhisper_jax.planning.chips import Chip
 from fastwhisper_jax.planning.hlo_cost import Cost, program_cost
@@ -44,7 +47,8 @@ def measure(function: Any, arguments: tuple[Any, ...], chip: Chip) -> Measured |
     """Compiles a jitted function for shapes that carry shardings; None: it cannot fit the chip."""
     started = time.perf_counter()
     try:
-        compiled = function.lower(*arguments).compile(compiler_options=COMPILER_OPTIONS)
+        with _without_cache():
+            compiled = function.lower(*arguments).compile(compiler_options=COMPILER_OPTIONS)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             return None
@@ -60,3 +64,20 @@ def measure(function: Any, arguments: tuple[Any, ...], chip: Chip) -> Measured |
         roofline=roofline(cost, chip),
         compile_seconds=seconds,
     )
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    """Compiles anew: what jax keeps on disk is read back onto devices, and here are none."""
+    before = jax.config.jax_enable_compilation_cache
+    _use_cache(False)
+    try:
+        yield
+    finally:
+        _use_cache(before)
+
+
+def _use_cache(use: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", use)
+    # Whether there is a cache is looked up once; this forgets it.
+    compilation_cache.reset_cache()
