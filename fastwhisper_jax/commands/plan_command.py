@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from fastwhisper_jax.commands.plan_report import PhasePlan, Plan, heading, phase_lines
+from fastwhisper_jax.commands.plan_report import PhasePlan, Plan, heading, phase_lines, versions
 from fastwhisper_jax.commands.plan_shapes import (
     batch_shapes,
     model_shapes,
@@ -96,13 +96,15 @@ def make(config: Config, options: Options, say: Say) -> Plan:
     plan = make_plan(config.objective, config.optimizer, steps)
     compiler = Compiler(config, models, plan, mesh, slice_)
     say(f"{options.recipe} on {heading(slice_, dict(mesh.shape), rows, tokens)}")
+    say(f"compiling with {versions()}; that takes minutes for a large model")
     phases = []
     for phase, count in run_phases(plan):
         phases.append(PhasePlan(NAMES[phase], count, compiler.step(phase, rows, tokens)))
-        for line in phase_lines(phases[-1], slice_, rows):
+        for line in phase_lines(phases[-1], slice_, rows, count / steps):
             say(line)
     costliest = max(run_phases(plan), key=lambda pair: (sum(pair[0]), pair[0].runs_teacher))[0]
     measured = phases[[phase for phase, _ in run_phases(plan)].index(costliest)].measured
+    say("compiling another batch size and the decoding of both models")
     largest = compiler.largest_batch(costliest, measured, rows, tokens)
     teacher, student = compiler.decoding(rows, tokens)
     return Plan(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 from fastwhisper_jax.planning.decoding import Decoding
@@ -15,7 +16,8 @@ class PhasePlan:
 
     Attributes:
         name: which teachers are run.
-        steps: updates of the run in this phase.
+        steps: updates of the run in this phase; where the recipe counts epochs, only its share of
+            all is meant.
         measured: the compiled step; None where it does not fit.
     """
 
@@ -74,6 +76,7 @@ class Plan:
         )
         return {
             "recipe": self.recipe,
+            "compiler": versions(),
             "topology": slice_.name,
             "chips": len(slice_.devices),
             "hosts": slice_.hosts,
@@ -86,9 +89,16 @@ class Plan:
             **self._measured(costliest),
             "closed_form_flops": self.closed_form_flops,
             "hours": self.hours,
-            "phases": [{"name": p.name, "steps": p.steps} | self._measured(p) for p in self.phases],
+            "phases": [self._phase(phase) for phase in self.phases],
             "decoding": self._decoding(),
         }
+
+    def _phase(self, phase: PhasePlan) -> dict[str, Any]:
+        return {
+            "name": phase.name,
+            "share": phase.steps / sum(p.steps for p in self.phases),
+            "steps": phase.steps if self.knows_steps else None,
+        } | self._measured(phase)
 
     def _measured(self, phase: PhasePlan) -> dict[str, Any]:
         found = phase.measured
@@ -125,21 +135,35 @@ class Plan:
     def closing_lines(self) -> Iterator[str]:
         """What follows from all phases, in words."""
         if self.closed_form_flops is not None:
-            yield f"flops a chip by the models' sizes: {self.closed_form_flops / 1e12:.2f} T"
-        if self.largest_batch is not None:
-            yield f"largest batch that fits a chip, by the growth of memory: {self.largest_batch}"
-        if self.hours is not None:
-            yield f"whole run at the roofline: {self.hours:.1f} hours"
-        if (decoding := self._decoding()) is not None:
             yield (
-                f"transcribing on one chip, {decoding['rows']} windows at a time, rooflines: "
-                f"encode {self._ms('encode_seconds')}, a token {self._ms('token_seconds')} "
-                f"(teacher, student); {decoding['token_speed_up']:.1f} x a token, "
-                f"{decoding['window_speed_up']:.1f} x a window of {self.target_tokens} tokens"
+                "the costliest update by the models' sizes: "
+                f"{self.closed_form_flops / 1e12:.2f} Tflop a chip"
+            )
+        if self.largest_batch is not None:
+            yield f"rows a chip that fit, by the growth of memory: {self.largest_batch}"
+        if self.hours is not None:
+            updates = sum(phase.steps for phase in self.phases)
+            yield (
+                f"{updates:,} updates of {self.global_batch_size} rows take at least "
+                f"{self.hours:.1f} hours"
+            )
+        decoding = self._decoding()
+        if decoding is not None and self.teacher is not None and self.student is not None:
+            yield f"transcribing {decoding['rows']} windows at a time on one chip takes at least:"
+            for name, model in (("teacher", self.teacher), ("student", self.student)):
+                yield (
+                    f"  {name}: {model.encode_seconds * 1e3:.3g} ms to encode them, "
+                    f"{model.token_seconds * 1e3:.3g} ms for a token of each"
+                )
+            yield (
+                f"  the student is {decoding['token_speed_up']:.1f} x as fast for a token, "
+                f"{decoding['window_speed_up']:.1f} x for windows of {self.target_tokens} tokens"
             )
 
-    def _ms(self, field: str) -> str:
-        return ", ".join(f"{getattr(m, field) * 1e3:.3g} ms" for m in (self.teacher, self.student))
+
+def versions() -> str:
+    """The versions that a plan depends on."""
+    return ", ".join(f"{name} {version(name)}" for name in ("jax", "libtpu"))
 
 
 def heading(slice_: Slice, mesh: dict[str, int], global_batch_size: int, tokens: int) -> str:
@@ -152,10 +176,12 @@ def heading(slice_: Slice, mesh: dict[str, int], global_batch_size: int, tokens:
     )
 
 
-def phase_lines(phase: PhasePlan, slice_: Slice, global_batch_size: int) -> Iterator[str]:
-    """What one phase takes of each chip, in words."""
+def phase_lines(
+    phase: PhasePlan, slice_: Slice, global_batch_size: int, share: float
+) -> Iterator[str]:
+    """What one phase, `share` of the run's updates, takes of each chip, in words."""
     found, chip = phase.measured, slice_.chip
-    yield f"step with {phase.name}, {phase.steps} times; a chip:"
+    yield f"an update with {phase.name} ({share:.0%} of all updates), on each chip:"
     if found is None:
         yield f"  does not fit {chip.hbm_gib} GiB"
         return
@@ -169,11 +195,11 @@ def phase_lines(phase: PhasePlan, slice_: Slice, global_batch_size: int) -> Iter
         f"  work: {cost.flops / 1e12:.2f} Tflop ({cost.kernel_flops / 1e12:.2f} declared by "
         f"kernels), {cost.bytes_accessed / 1e9:.1f} GB accessed ({cost.hbm_bytes / 1e9:.1f} in HBM)"
     )
-    kinds = [f"{kind} {size / 1e9:.3f} GB" for kind, size in cost.collective_bytes.items()]
-    yield f"  received: {', '.join(kinds) or 'nothing'}"
+    kinds = [f"{kind} {size / 1e6:,.0f} MB" for kind, size in cost.collective_bytes.items()]
+    yield f"  received from other chips: {', '.join(kinds) or 'nothing'}"
     parts = [f"{name} {s * 1e3:.1f} ms" for name, s in found.roofline.parts.items()]
     yield (
         f"  roofline: {', '.join(parts)}; bound by {found.roofline.bound}: "
-        f"{global_batch_size / found.roofline.seconds:.0f} samples a second"
+        f"at best {global_batch_size / found.roofline.seconds:.0f} samples a second on the slice"
     )
     yield f"  compiled in {found.compile_seconds:.0f} s"

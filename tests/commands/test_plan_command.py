@@ -11,6 +11,7 @@ from fastwhisper_jax.planning import chips
 LIBTPU = importlib.util.find_spec("libtpu") is not None
 needs_libtpu = pytest.mark.skipif(not LIBTPU, reason="libtpu is not installed: the extra plan")
 FIELDS = {
+    "compiler",
     "topology",
     "chips",
     "hosts",
@@ -41,15 +42,15 @@ def test_a_plan_says_what_a_recipe_takes(fastwhisper, tiny_recipe, tmp_path):
     assert (report["chips"], report["hosts"], report["fits"]) == (4, 1, True)
     assert report["samples_per_second"] == pytest.approx(8 / report["roofline_seconds"])
     assert report["flops"] == pytest.approx(report["closed_form_flops"], rel=0.05)
-    # The teacher alone for 4 steps, then with the student's EMA.
-    assert [(p["name"], p["steps"]) for p in report["phases"]] == [
-        ("teacher", 4),
-        ("teacher and earlier self", 4),
+    # The EMA joins when its weight leaves 0, a step after the rise begins.
+    assert [(p["name"], p["steps"], p["share"]) for p in report["phases"]] == [
+        ("teacher", 5, 5 / 8),
+        ("teacher and earlier self", 3, 3 / 8),
     ]
     assert report["phases"][1]["flops"] == report["flops"] > report["phases"][0]["flops"]
     assert report["decoding"]["token_speed_up"] > 1
     assert report["largest_batch_per_chip"] > 2
-    for words in ("4 chip(s)", "fits 16 GiB", "bound by", "roofline", "x a token"):
+    for words in ("4 chip(s)", "fits 16 GiB", "bound by", "roofline", "x as fast for a token"):
         assert words in done.out
 
 
@@ -59,7 +60,7 @@ def test_a_recipe_that_does_not_fit_exits_1_and_says_what_to_change(
 ):
     small = dataclasses.replace(chips.CHIPS["v5e"], hbm_gib=1e-4)
     monkeypatch.setitem(chips.CHIPS, "v5e", small)
-    done = fastwhisper("plan", tiny_recipe, "--topology", "v5e:2x2", "--target-tokens", 8)
+    done = fastwhisper("plan", tiny_recipe, "--topology", "v5e:2x2")
     assert done.code == 1
     assert "does not fit" in done.out and "a larger slice" in done.out
 
