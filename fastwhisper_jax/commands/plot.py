@@ -56,7 +56,10 @@ def run(run_dirs: Sequence[Path], out: Path) -> None:
 
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 7), layout="constrained")
     for axis, (title, is_logarithmic, names) in zip(axes.flat, PANELS, strict=True):
-        _draw(axis, runs, names, scale=100.0 if title.endswith("%") else 1.0)
+        if not any(row.get(name) for rows in runs.values() for row in rows for name in names):
+            axis.remove()  # such as error rates of runs that evaluated nothing
+            continue
+        _draw(axis, runs, names, 100.0 if title.endswith("%") else 1.0, is_logarithmic)
         axis.set_title(title)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
@@ -99,11 +102,14 @@ def _draw(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     names: Mapping[str, str],
     scale: float,
+    is_logarithmic: bool,
 ) -> None:
     shown: set[str] = set()
     for index, rows in enumerate(runs.values()):
         for name, style in zip(names, LINE_STYLES, strict=False):
             points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            if is_logarithmic:  # a loss of 0 is one that was not computed
+                points = [(step, value) for step, value in points if value > 0]
             if not any(value for _, value in points):
                 continue
             steps, values = zip(*points, strict=True)
