@@ -15,6 +15,8 @@ from fastwhisper_jax.planning.hlo_text import parse
 from fastwhisper_jax.planning.roofline import Roofline, roofline
 
 GIB = 2**30
+# Whether jax keeps compiled programs on disk.
+ENABLED = "jax_enable_compilation_cache"
 # Collectives apart from the arithmetic that they overlap with, so that both can be counted: fused,
 # one appears as parts of many instructions.
 COMPILER_OPTIONS = {"xla_tpu_enable_async_collective_fusion": "false"}
@@ -69,7 +71,7 @@ def measure(function: Any, arguments: tuple[Any, ...], chip: Chip) -> Measured |
 @contextlib.contextmanager
 def _without_cache() -> Iterator[None]:
     """Compiles anew: what jax keeps on disk is read back onto devices, and here are none."""
-    before = jax.config.jax_enable_compilation_cache
+    before = getattr(jax.config, ENABLED)
     _use_cache(False)
     try:
         yield
@@ -78,6 +80,6 @@ def _without_cache() -> Iterator[None]:
 
 
 def _use_cache(use: bool) -> None:
-    jax.config.update("jax_enable_compilation_cache", use)
+    jax.config.update(ENABLED, use)
     # Whether there is a cache is looked up once; this forgets it.
     compilation_cache.reset_cache()
