@@ -74,6 +74,7 @@ def model_card(
         _license(facts),
         _results(facts, student, teacher),
         _context_warning(student),
+        _timestamps(facts.trained_with_timestamps),
         _word_timestamps(heads_note),
         usage_section(name, student, facts.languages[0] if facts.languages else "en", dtype),
     ]
@@ -162,6 +163,16 @@ def _context_warning(student: ModelDimensions) -> str:
         f"## Short context\n\nThis model hears {student.context_seconds:g} seconds at a time, not"
         f" 30. transformers reads that from `preprocessor_config.json`; faster-whisper and"
         " whisper.cpp insist on windows of 30 seconds and cannot run it."
+    )
+
+
+def _timestamps(trained: bool) -> str:
+    if trained:
+        return ""
+    return (
+        "## Long recordings\n\nThe training labels held no timestamps, so do not ask this model for"
+        " any: programs that cut long recordings at its timestamps lose text. Cut them at pauses"
+        " instead, as `fastwhisper transcribe` does, and transcribe without timestamps as below."
     )
 
 

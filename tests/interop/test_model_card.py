@@ -74,3 +74,10 @@ def test_license_is_the_teachers_and_an_unknown_one_is_not_made_up():
     card = model_card("small", dataclasses.replace(FACTS, license=None), STUDENT, BASE)
     assert 'license: "unknown"' in card
     assert "Licence: unknown." in card
+
+
+def test_a_student_that_never_saw_timestamps_is_not_to_be_asked_for_them():
+    warning = "do not ask this model for any"
+    assert warning in model_card("small", FACTS, STUDENT, BASE)
+    taught = dataclasses.replace(FACTS, trained_with_timestamps=True)
+    assert warning not in model_card("small", taught, STUDENT, BASE)
