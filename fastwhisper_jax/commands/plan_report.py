@@ -181,7 +181,7 @@ def phase_lines(
 ) -> Iterator[str]:
     """What one phase, `share` of the run's updates, takes of each chip, in words."""
     found, chip = phase.measured, slice_.chip
-    yield f"an update with {phase.name} ({share:.0%} of all updates), on each chip:"
+    yield f"update with {phase.name}, {share:.0%} of the run; on each chip:"
     if found is None:
         yield f"  does not fit {chip.hbm_gib} GiB"
         return
