@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,7 +89,7 @@ class Reader:
                 folder = self.folder(each.page)
                 self._outcomes[each] = None
                 try:
-                    with contextlib.chdir(folder):
+                    with self._at_desk(folder):
                         self.run(each)
                 except (Exception, SystemExit, pytest.skip.Exception) as error:
                     self._outcomes[each] = error
@@ -112,6 +112,19 @@ class Reader:
             name = re.sub(r"\W+", "-", page)
             self._folders[page] = Path(shutil.copytree(before, self._start.parent / name))
         return self._folders[page]
+
+    @contextlib.contextmanager
+    def _at_desk(self, folder: Path) -> Iterator[None]:
+        """The working directory is what `folder` holds, for every page under the same path.
+
+        A run knows its data by their absolute paths, as a reader's do not move between pages.
+        """
+        desk = folder.rename(folder.parent / "desk")
+        try:
+            with contextlib.chdir(desk):
+                yield
+        finally:
+            desk.rename(folder)
 
     def run(self, block: Any) -> None:
         """Runs a block in the working directory."""
