@@ -16,7 +16,7 @@ from fastwhisper_jax.data.manifest import read_manifest
 from fastwhisper_jax.evaluation.normalizers import normalizer
 
 RATE = 16_000
-SECONDS = float(os.environ.get("FASTWHISPER_REAL_LONG_SECONDS", "90"))
+SECONDS = float(os.environ.get("FASTWHISPER_REAL_LONG_SECONDS", "45"))
 MOST_WORD_ERRORS = 0.01
 CLOSE_SECONDS, CLOSE_WORDS = 0.1, 0.95
 
