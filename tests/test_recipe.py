@@ -42,6 +42,7 @@ CHANGED = Config(
         task="translate",
         target_buckets=(16, 448),
         concatenate_probability=0.5,
+        timestamp_probability=0.25,
         time_masks=2,
         time_mask_frames=40,
         freq_masks=1,

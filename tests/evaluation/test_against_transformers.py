@@ -103,7 +103,7 @@ def our_transcripts(folder, language, utterances, beams):
         ("whisper-base", "en", 8, 1),
         ("whisper-base", "es", 4, 1),
         ("whisper-tiny.en", "en", 4, 1),
-        ("whisper-base", "en", 8, 5),
+        ("whisper-base", "en", 2, 5),
         ("whisper-tiny.en", "en", 4, 5),
     ],
 )
