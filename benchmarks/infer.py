@@ -5,8 +5,7 @@
 The work: greedy transcription of a manifest of short utterances, without timestamps, float32 (and
 faster-whisper's int8). PEERS is an interpreter with PyTorch, transformers 5, ctranslate2 and
 faster-whisper; the model is converted there by CTranslate2's own converter. Each contender is a
-process of its own; they take turns, so that other load on the machine falls on all. About 10
-minutes on two cores for 99 utterances of whisper-base.
+process of its own; they take turns, so that other load on the machine falls on all.
 """
 
 import argparse

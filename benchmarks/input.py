@@ -6,7 +6,7 @@ Two questions, answered in one run. How many seconds of audio a second does the 
 deliver (decoding and resampling in threads, log-mel on the device, batches of 8), against what
 training consumes of it (the encoder frozen and not cached; two decoder layers)? And does a step
 that is slower than the pipeline ever wait for its batch? There the step is a pause of twice the
-pipeline's own time a batch. About 2 minutes on two cores.
+pipeline's own time a batch.
 """
 
 import argparse
