@@ -2,7 +2,27 @@
 
 import pytest
 
+from fastwhisper_jax.models.dimensions import ModelDimensions
+
 
 @pytest.fixture(scope="module", autouse=True)
 def kept_compilations(shared_compilations):
     """What a module has compiled once it does not compile again."""
+
+
+@pytest.fixture(scope="session")
+def dims_with_timestamps():
+    """Sizes of a tiny model: its vocabulary of 262 tokens goes on with the timestamps of 30 s."""
+    return ModelDimensions(
+        n_mels=8,
+        n_audio_ctx=1500,
+        n_audio_head=2,
+        n_audio_layer=1,
+        n_audio_mlp=16,
+        n_vocab=262 + 1501,
+        n_text_ctx=32,
+        n_text_head=2,
+        n_text_layer=2,
+        n_text_mlp=16,
+        n_state=16,
+    )

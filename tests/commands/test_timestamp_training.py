@@ -1,33 +1,19 @@
 """Training with timestamps, from the recipe's field to the segments of a transcript."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import soundfile
 
-from fastwhisper_jax.models.dimensions import ModelDimensions
-
-N_SPECIAL_AND_BYTES = 262
 SPOKEN = ((0.6, "a"), (1.4, "b"))
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory, write_teacher, make_params):
+def teacher(tmp_path_factory, write_teacher, make_params, dims_with_timestamps):
     """Random weights, and a vocabulary with timestamps."""
-    dims = ModelDimensions(
-        n_mels=8,
-        n_audio_ctx=1500,
-        n_audio_head=2,
-        n_audio_layer=1,
-        n_audio_mlp=16,
-        n_vocab=N_SPECIAL_AND_BYTES + 1501,
-        n_text_ctx=32,
-        n_text_head=2,
-        n_text_layer=2,
-        n_text_mlp=32,
-        n_state=16,
-    )
+    dims = dataclasses.replace(dims_with_timestamps, n_text_mlp=32)
     return write_teacher(tmp_path_factory.mktemp("models") / "teacher", dims, make_params(dims))
 
 

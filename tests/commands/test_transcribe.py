@@ -14,7 +14,6 @@ import soundfile
 from fastwhisper_jax.commands import transcribe
 from fastwhisper_jax.commands.transcribe_arguments import Options, add_arguments, options_from
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.models.dimensions import ModelDimensions
 
 N_SPECIAL_AND_BYTES = 262
 RATE = 16_000
@@ -22,21 +21,9 @@ SECONDS = (0.3, 1.0, 31.0, 2.0)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, write_teacher, make_params):
+def model(tmp_path_factory, write_teacher, make_params, dims_with_timestamps):
     """Random weights, and a vocabulary with timestamps."""
-    dims = ModelDimensions(
-        n_mels=8,
-        n_audio_ctx=1500,
-        n_audio_head=2,
-        n_audio_layer=1,
-        n_audio_mlp=16,
-        n_vocab=N_SPECIAL_AND_BYTES + 1501,
-        n_text_ctx=32,
-        n_text_head=2,
-        n_text_layer=2,
-        n_text_mlp=16,
-        n_state=16,
-    )
+    dims = dims_with_timestamps
     folder = tmp_path_factory.mktemp("models") / "with-timestamps"
     return str(write_teacher(folder, dims, make_params(dims)))
 
