@@ -27,7 +27,7 @@ from fastwhisper_jax.config import (
 config = Config(
     teacher=TeacherConfig(path="openai/whisper-large-v3", dtype="bfloat16"),
     student=StudentConfig(
-        decoder_layers=2, frozen=("encoder",), dtype="bfloat16", rematerialise=True
+        decoder_layers=2, frozen=("encoder",), dtype="bfloat16", rematerialise="everything"
     ),
     data=DataConfig(
         target_buckets=(128, 256, 448),

@@ -51,7 +51,8 @@ class StudentConfig:
             ("decoder/embed_tokens"). Encoder positions are never trained.
         dropout: residual dropout rate while training.
         dtype: compute dtype; parameters are float32.
-        rematerialise: trade time for memory in the backward pass.
+        rematerialise: time for memory: what the backward pass computes again of each layer.
+            "nothing"; "all_but_projections" (attention, norms and GELU); or "everything".
     """
 
     path: str | None = None
@@ -61,7 +62,7 @@ class StudentConfig:
     frozen: tuple[str, ...] = ("encoder",)
     dropout: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    rematerialise: bool = False
+    rematerialise: Literal["nothing", "all_but_projections", "everything"] = "nothing"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -239,13 +240,16 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How devices are laid out. `data` of -1 takes the devices that `fsdp` leaves.
+    """How devices are laid out. `data` of -1 takes the devices that the other axes leave.
 
-    The batch is divided over both axes; parameters and optimiser state over `fsdp`.
+    Rows of the batch are divided over `data` and `fsdp`; parameters and optimiser state over `fsdp`
+    and `tensor`; heads, MLP widths and the loss's tokens over `tensor`. Several slices of a pod are
+    joined along `data`.
     """
 
     data: int = -1
     fsdp: int = 1
+    tensor: int = 1
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -257,6 +261,7 @@ class MeshConfig:
                     "must be at least 1, or -1 for the rest",
                 ),
                 "fsdp": (self.fsdp > 0, "must be at least 1"),
+                "tensor": (self.tensor > 0, "must be at least 1"),
             },
         )
 

@@ -9,6 +9,7 @@ os.environ["XLA_FLAGS"] = (
 ).strip()
 
 import contextlib
+import importlib.util
 import io
 import json
 import signal
@@ -220,6 +221,13 @@ def tiny_manifest(tmp_path_factory) -> Path:
     path = folder / "speech.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def tpu_compiler():
+    """Skips where a program cannot be compiled for a TPU."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed: pip install '.[plan]'")
 
 
 class Done(NamedTuple):

@@ -33,7 +33,7 @@ CHANGED = Config(
         frozen=(),
         dropout=0.25,
         dtype="bfloat16",
-        rematerialise=True,
+        rematerialise="all_but_projections",
     ),
     data=DataConfig(
         train=("a.jsonl", "b c.jsonl"),
@@ -62,7 +62,7 @@ CHANGED = Config(
     ),
     optimizer=OptimizerConfig(1e-3, 1e-6, 100, "cosine", 0.1, 0.8, 0.95, 1e-6, 0.5),
     training=TrainingConfig(16, 2, None, 1000, 3, 5, 50, 60, 4, 2, 100),
-    mesh=MeshConfig(4, 2),
+    mesh=MeshConfig(4, 2, 2),
 )
 
 
@@ -96,7 +96,10 @@ def test_help_shows_each_field_with_its_type_and_value():
     lines = field_help(CHANGED).splitlines()
     assert len(lines) == len(list(fields(CHANGED)))
     assert "  --student.frozen  one or more of text, or none  [none]" in lines
-    assert "  --student.rematerialise  true|false  [true]" in lines
+    assert (
+        "  --student.rematerialise  nothing|all_but_projections|everything  [all_but_projections]"
+        in lines
+    )
     assert "  --objective.ce_weight  float or none  [none]" in lines
     assert "  --data.target_buckets  one or more of int, or none  [16 448]" in lines
     assert "  --training.steps  int or none  [1000]" in lines

@@ -44,7 +44,7 @@ def run(run_dir: files.Path, target: Path, step: int | None, dtype: str = "float
     if target.exists():
         check_target(target)  # where there is none yet, this would make the folders above it
     pair = load_pair(config)
-    mesh = make_mesh(1, 1, jax.local_devices()[:1])
+    mesh = make_mesh(1, 1, devices=jax.local_devices()[:1])
     # The state's structure follows neither from the schedules nor from the run's length.
     plan = make_plan(ObjectiveConfig(), config.optimizer, total_steps=1)
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:

@@ -144,6 +144,13 @@ def make_parser(
         help="generation and shape of the slice: v5e:2x4, v4:2x2x2",
     )
     plan.add_argument(
+        "--slices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="so many of them, joined by the data centre's network; default: 1",
+    )
+    plan.add_argument(
         "--batch-size", type=int, metavar="N", help="global batch; default: the recipe's"
     )
     plan.add_argument(
@@ -153,6 +160,11 @@ def make_parser(
         help="length of the labels; default: the recipe's longest bucket",
     )
     plan.add_argument("--report", type=Path, metavar="OUT.json", help="where to write the report")
+    plan.add_argument(
+        "--steps-only",
+        action="store_true",
+        help="neither the largest batch nor decoding: a third of the time",
+    )
     plan.usage = "fastwhisper plan RECIPE.py --topology NAME [--section.field VALUE ...]"
     plan.set_defaults(run=run["plan"])
 

@@ -30,7 +30,13 @@ from fastwhisper_jax.training.assembly import (
     make_distillation,
 )
 from fastwhisper_jax.training.plan import RunPlan, make_plan
-from fastwhisper_jax.training.sharding import check_batch, make_mesh, model_options
+from fastwhisper_jax.training.sharding import (
+    batch_shards,
+    check_batch,
+    check_tensor_axis,
+    make_mesh,
+    model_options,
+)
 from fastwhisper_jax.training.step import Phase
 
 Say = Callable[[str], None]
@@ -51,9 +57,11 @@ class Options:
 
     recipe: Path
     topology: str
+    slices: int = 1
     batch_size: int | None = None
     target_tokens: int | None = None
     report: Path | None = None
+    steps_only: bool = False
 
 
 def run(config: Config, options: Options, say: Say) -> bool:
@@ -77,8 +85,9 @@ def run(config: Config, options: Options, say: Say) -> bool:
 
 def make(config: Config, options: Options, say: Say) -> Plan:
     """Compiles every phase of the recipe's step, and both models' decoding."""
-    slice_ = find_slice(options.topology)
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, list(slice_.devices))
+    slice_ = find_slice(options.topology, options.slices)
+    axes = config.mesh
+    mesh = make_mesh(axes.data, axes.fsdp, axes.tensor, devices=list(slice_.devices))
     rows = options.batch_size
     if rows is None:
         rows = config.training.global_batch_size
@@ -92,6 +101,8 @@ def make(config: Config, options: Options, say: Say) -> Plan:
     longest = models.student_dims.n_text_ctx
     if not 1 <= tokens <= longest:
         raise InputError(f"--target-tokens {tokens}: the models hold 1 to {longest}; choose one")
+    dims = {"teacher": models.teacher_dims, "student": models.student_dims}
+    check_tensor_axis(dims, [tokens], mesh)
     steps = config.training.steps or STEPS_UNKNOWN
     plan = make_plan(config.objective, config.optimizer, steps)
     compiler = Compiler(config, models, plan, mesh, slice_)
@@ -104,9 +115,11 @@ def make(config: Config, options: Options, say: Say) -> Plan:
             say(line)
     costliest = max(run_phases(plan), key=lambda pair: (sum(pair[0]), pair[0].runs_teacher))[0]
     measured = phases[[phase for phase, _ in run_phases(plan)].index(costliest)].measured
-    say("compiling another batch size and the decoding of both models")
-    largest = compiler.largest_batch(costliest, measured, rows, tokens)
-    teacher, student = compiler.decoding(rows, tokens)
+    largest = teacher = student = None
+    if not options.steps_only:
+        say("compiling another batch size and the decoding of both models")
+        largest = compiler.largest_batch(costliest, measured, rows, tokens)
+        teacher, student = compiler.decoding(rows, tokens)
     return Plan(
         recipe=str(options.recipe),
         slice=slice_,
@@ -166,14 +179,15 @@ class Compiler:
     def largest_batch(
         self, phase: Phase, measured: Measured | None, rows: int, tokens: int
     ) -> int | None:
-        """Rows a chip that fit, if memory grows as it does between half the batch and all of it."""
-        unit = self._mesh.size * self._config.training.accumulation_steps
-        here = rows // self._mesh.size
+        """Rows of a global batch that fit, if memory grows as it does from half of them to all."""
+        shards = batch_shards(self._mesh)
+        unit = shards * self._config.training.accumulation_steps
+        here = rows // shards
         other = max(rows // unit // 2, 1) * unit
         if other == rows:
             other = 2 * rows
         beside = self.step(phase, other, tokens)
-        there = other // self._mesh.size
+        there = other // shards
         if measured is None or beside is None:
             known, at = (measured, here) if measured else (beside, there)
             fits = known is not None and known.total_gib <= self._slice.chip.hbm_gib
@@ -187,8 +201,8 @@ class Compiler:
     def decoding(self, rows: int, tokens: int) -> Iterator[Decoding | None]:
         """Teacher and student, each whole on one chip with its share of the batch."""
         device = self._slice.devices[0]
-        one = make_mesh(1, 1, [device])
-        share = rows // self._mesh.size
+        one = make_mesh(1, 1, devices=[device])
+        share = rows // batch_shards(self._mesh)
 
         def measured(dims: ModelDimensions, dtype: str) -> Decoding | None:
             return measure_decoding(
@@ -209,13 +223,13 @@ def advice(config: Config, found: Plan) -> str:
     """What to change about a recipe that does not fit."""
     ways = []
     if found.largest_batch:
-        chips = len(found.slice.devices)
+        rows = found.largest_batch * found.batch_shards
         ways.append(
-            f"--training.global_batch_size {found.largest_batch * chips} (by its growth), or as "
-            "many times --training.accumulation_steps"
+            f"--training.global_batch_size {rows} (by its growth), or as many times "
+            "--training.accumulation_steps"
         )
-    if not config.student.rematerialise:
-        ways.append("--student.rematerialise true")
+    if config.student.rematerialise != "everything":
+        ways.append("--student.rematerialise everything")
     if found.mesh["fsdp"] < len(found.slice.devices):
         ways.append(f"--mesh.fsdp {2 * found.mesh['fsdp']}")
     ways.append("a larger slice")

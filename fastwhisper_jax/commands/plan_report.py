@@ -38,9 +38,10 @@ class Plan:
         phases: in the order of the run.
         closed_form_flops: of a chip in the costliest phase, from the sizes of the models; None
             where a cache stands in for a part of it.
-        largest_batch: estimated rows a chip that fit; None if not even one does.
+        largest_batch: estimated rows a chip that fit; None if not even one does, or if the steps
+            alone were compiled.
         knows_steps: False where the recipe counts epochs of data that a plan does not see.
-        teacher, student: transcribing; None where a model does not fit one chip.
+        teacher, student: transcribing; None where a model does not fit one chip, or likewise.
     """
 
     recipe: str
@@ -54,6 +55,11 @@ class Plan:
     knows_steps: bool
     teacher: Decoding | None
     student: Decoding | None
+
+    @property
+    def batch_shards(self) -> int:
+        """Parts that the rows of the batch are divided into."""
+        return self.mesh["data"] * self.mesh["fsdp"]
 
     @property
     def fits(self) -> bool:
@@ -124,7 +130,7 @@ class Plan:
             return None
         tokens = self.target_tokens
         return {
-            "rows": self.global_batch_size // len(self.slice.devices),
+            "rows": self.global_batch_size // self.batch_shards,
             "teacher": dataclasses.asdict(self.teacher),
             "student": dataclasses.asdict(self.student),
             "token_speed_up": self.teacher.token_seconds / self.student.token_seconds,
@@ -168,11 +174,11 @@ def versions() -> str:
 
 def heading(slice_: Slice, mesh: dict[str, int], global_batch_size: int, tokens: int) -> str:
     """What is planned for."""
-    chips = len(slice_.devices)
+    chips, rows = len(slice_.devices), global_batch_size / (mesh["data"] * mesh["fsdp"])
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.items())
     return (
         f"{slice_.name}: {chips} chip(s), {slice_.hosts} host(s), mesh {axes}; batch "
-        f"{global_batch_size} ({global_batch_size / chips:g} a chip), {tokens} tokens"
+        f"{global_batch_size} ({rows:g} a chip), {tokens} tokens"
     )
 
 

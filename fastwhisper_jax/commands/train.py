@@ -39,7 +39,12 @@ from fastwhisper_jax.training.assembly import (
 from fastwhisper_jax.training.loop import train
 from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.processes import check_agreement, wait_for_all
-from fastwhisper_jax.training.sharding import check_batch, make_mesh, model_options
+from fastwhisper_jax.training.sharding import (
+    check_batch,
+    check_tensor_axis,
+    make_mesh,
+    model_options,
+)
 
 Say = Callable[[str], None]
 
@@ -63,19 +68,21 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
         check_writable("data.encoder_cache", path_of(config.data.encoder_cache))
     if not config.data.train:
         raise InputError("data.train names nothing to train on; give --data.train MANIFEST")
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     settings = config.training
     check_batch(
         "training.global_batch_size", settings.global_batch_size, mesh, settings.accumulation_steps
     )
     check_batch("training.eval_batch_size", settings.eval_batch_size, mesh)
     pair = load_pair(config)
+    dims = {"teacher": pair.teacher.dims, "student": pair.student_dims}
+    check_tensor_axis(dims, config.data.target_buckets, mesh)
     tokenizer = load_tokenizer(pair.teacher.folder)
     train_corpus = _corpus(config, pair, tokenizer, config.data.train)
     eval_corpus = _corpus(config, pair, tokenizer, config.data.eval) if config.data.eval else None
     if config.data.timestamp_probability:
-        dims = pair.student_dims
-        check_timestamps(train_corpus.tokens[0].prompt, dims.n_vocab, dims.context_seconds)
+        student = pair.student_dims
+        check_timestamps(train_corpus.tokens[0].prompt, student.n_vocab, student.context_seconds)
     # Schedules, frozen paths and shardings are checked by being made.
     schedule = make_batch_schedule(config, train_corpus, pair.student_dims.context_seconds)
     total_steps = len(schedule)

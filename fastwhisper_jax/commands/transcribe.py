@@ -46,7 +46,7 @@ def run(options: Options, say: Say) -> bool:
         raise InputError((several if len(options.files) > 1 else "") + failures.first)
     failures.show()
     targets = _targets(options)
-    mesh = make_mesh(1, 1, jax.devices()[:1])
+    mesh = make_mesh(1, 1, devices=jax.devices()[:1])
     loaded = load_model(resolve_model(options.model))
     tokenizer = load_tokenizer(loaded.folder)
     params = place_params(loaded.params, options.dtype, mesh)

@@ -4,6 +4,7 @@ Layers are unrolled here: a scan over stacked weights would copy each layer's we
 token. Unstack them once, outside the token loop (`unstack_layers`).
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,8 @@ class Cache(NamedTuple):
 
 
 def _layer(dims: ModelDimensions, options: ModelOptions) -> DecoderLayer:
+    # Whole on every device, as `unstack_layers` leaves it.
+    options = dataclasses.replace(options, tensor_axis=None)
     return DecoderLayer(dims.n_state, dims.n_text_head, dims.n_text_mlp, options)
 
 

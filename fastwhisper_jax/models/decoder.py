@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
-from fastwhisper_jax.models.layers import EMBEDDING_STDDEV, DecoderLayer, Norm
+from fastwhisper_jax.models.layers import EMBEDDING_STDDEV, DecoderLayer, Norm, rematerialised
 from fastwhisper_jax.models.placement import look_up, placed
 
 
@@ -28,11 +28,8 @@ class TextDecoder(nn.Module):
         # Positions are added in float32 and rounded once, also where the table is read divided.
         x = look_up(embed_tokens, tokens, options) + positions[None, : tokens.shape[1]]
         x = placed(x.astype(dtype), options)
-        layer = DecoderLayer
-        if options.rematerialise:
-            layer = nn.remat(layer, prevent_cse=False)
         layers = nn.scan(
-            layer,
+            rematerialised(DecoderLayer, options),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,

@@ -10,6 +10,9 @@ SAMPLE_RATE_HZ = 16_000
 FRAMES_PER_SECOND = 100
 FRAMES_PER_POSITION = 2
 
+# What of a layer is computed again in the backward pass instead of being kept from the forward one.
+Rematerialise = Literal["nothing", "all_but_projections", "everything"]
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelDimensions:
@@ -66,23 +69,35 @@ class ModelOptions:
     Attributes:
         dtype: compute dtype of matmuls and activations, "float32" or "bfloat16". LayerNorm
             statistics, attention softmax and logits are float32 in any case.
-        rematerialise: recompute each layer in the backward pass instead of keeping its activations.
+        rematerialise: what the backward pass recomputes of each layer instead of keeping it:
+            "nothing", "all_but_projections" (attention, norms and GELU), or "everything".
         dropout: rate of residual dropout, applied where a key is given (training only).
         attention: "together", all heads in one matmul; "by_head", one row and head at a time: for
             one CPU, where the scores of all heads do not fit the cache (the encoder's attention is
             2.6 times as fast); or "fused", a TPU kernel for attention without a mask, whose scores
             never leave the chip's own memory.
+        encodes_by_row: encode one row of a batch after the other: for one CPU, whose cache holds a
+            row's activations (a tenth faster). Not for an encoder that is trained: each row would
+            add up the gradient of all weights.
+        sums_in_blocks: float32 projections as `layers.sum_in_blocks`; the encoder turns it on for
+            itself.
         activations: where activations (B, ., D) lie on a mesh, held at every layer: left to itself
             the compiler may divide them like the weights, and move them back and forth.
-        parameter_axis: the mesh axis over which parameters are divided, None where they are not.
+        parameter_axis: the mesh axis over which parameters are stored divided, and gathered for
+            use; None where they are not.
+        tensor_axis: the mesh axis over which heads and MLP widths are divided in storage and in
+            computation; None where they are not.
     """
 
     dtype: str = "float32"
-    rematerialise: bool = False
+    rematerialise: Rematerialise = "nothing"
     dropout: float = 0.0
     attention: Literal["together", "by_head", "fused"] = "together"
+    encodes_by_row: bool = False
+    sums_in_blocks: bool = False
     activations: jax.sharding.NamedSharding | None = None
     parameter_axis: str | None = None
+    tensor_axis: str | None = None
 
     @property
     def compute_dtype(self) -> jnp.dtype:

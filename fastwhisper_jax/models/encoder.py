@@ -1,12 +1,14 @@
 """The audio encoder: two convolutions over the log-mel spectrogram, then residual blocks."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
-from fastwhisper_jax.models.layers import EncoderLayer, Norm
+from fastwhisper_jax.models.layers import EncoderLayer, Norm, gelu, rematerialised
 from fastwhisper_jax.models.placement import gathered
 
 
@@ -54,20 +56,17 @@ class AudioEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, log_mel: jax.Array) -> jax.Array:
-        dims, options = self.dims, self.options
+        dims, options = self.dims, dataclasses.replace(self.options, sums_in_blocks=True)
         x = Conv(dims.n_state, 1, options, name="conv1")(log_mel)
-        x = jax.nn.gelu(x, approximate=False)
+        x = gelu(x)
         x = Conv(dims.n_state, 2, options, name="conv2")(x)
-        x = jax.nn.gelu(x, approximate=False)
+        x = gelu(x)
         positions = self.param(
             "positions", lambda _: jnp.asarray(sinusoids(dims.n_audio_ctx, dims.n_state))
         )
         x = x + gathered(positions.astype(x.dtype), options)[None]
-        layer = EncoderLayer
-        if options.rematerialise:
-            layer = nn.remat(layer, prevent_cse=False)
         layers = nn.scan(
-            layer,
+            rematerialised(EncoderLayer, options),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             length=dims.n_audio_layer,

@@ -27,9 +27,12 @@ BACKWARD_ROWS = 256
 VMEM_BYTES = 14 * 2**20
 
 
-def can_fuse(width: int, heads: int) -> bool:
-    """Whether the heads of this width fill whole vectors of a TPU."""
-    return width % LANES == 0 and LANES % (width // heads) == 0
+def can_fuse(width: int, heads: int, placement: NamedSharding | None = None) -> bool:
+    """Whether a device's share of the heads of this width fills whole vectors of a TPU."""
+    share = width
+    if placement is not None:
+        share = placement.shard_shape((placement.mesh.size, 1, width))[2]
+    return share % LANES == 0 and LANES % (width // heads) == 0
 
 
 def fused_attention(
@@ -37,7 +40,7 @@ def fused_attention(
     keys: jax.Array,
     values: jax.Array,
     heads: int,
-    rows: NamedSharding | None = None,
+    placement: NamedSharding | None = None,
     interpret: bool = False,
 ) -> jax.Array:
     """softmax(query keys^T) values of every head: scores and softmax in float32.
@@ -46,18 +49,18 @@ def fused_attention(
         query: (B, T, D), scaled.
         keys, values: (B, K, D).
         heads: N, with `can_fuse`.
-        rows: where B lies on a mesh; every device attends for its own rows.
+        placement: where (B, T, D) lies on a mesh; every device attends for its own rows and heads.
         interpret: run the kernel as ordinary array operations, on any platform (for tests).
 
     Returns:
         (B, T, D) in the dtype of the values.
     """
     attend = functools.partial(_attend, query.shape[-1] // heads, interpret)
-    if rows is not None:
+    if placement is not None:
         # The compiler cannot divide a kernel by itself.
-        spec = rows.spec
+        spec = placement.spec
         attend = jax.shard_map(
-            attend, mesh=rows.mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False
+            attend, mesh=placement.mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False
         )
     return attend(query, keys, values)
 

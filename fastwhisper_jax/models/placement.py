@@ -1,8 +1,10 @@
 """Where a forward pass keeps activations and weights on a mesh: nothing of it changes a number.
 
-Weights are stored divided over one axis of the mesh. A layer gathers those that it is about to use,
-in the compute dtype; left to itself the compiler multiplies by one part after the other instead,
-and moves the activations once for each of them.
+Weights are stored divided over the mesh. Along the parameter axis a layer gathers those that it is
+about to use, in the compute dtype; left to itself the compiler multiplies by one part after the
+other instead, and moves the activations once for each of them. Along the tensor axis they stay
+divided: each device computes some of the heads, and of the MLP, for rows that it shares with its
+neighbours there (Shoeybi et al., "Megatron-LM", arXiv 1909.08053).
 """
 
 import functools
@@ -21,23 +23,40 @@ def placed(x: jax.Array, options: ModelOptions) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, options.activations)
 
 
-def gathered(weight: jax.Array, options: ModelOptions) -> jax.Array:
-    """The whole of a divided weight on every device; its gradient lies where the weight does."""
+def gathered(weight: jax.Array, options: ModelOptions, tensor_dim: int | None = None) -> jax.Array:
+    """A divided weight, whole on every device; its gradient lies where the weight does.
+
+    Args:
+        weight: of a layer.
+        options: say how it is divided.
+        tensor_dim: the dimension that stays divided over the tensor axis, where there is one.
+    """
     if options.activations is None:
         return weight
-    return _replicate(NamedSharding(options.activations.mesh, P()), weight)
+    spec: list[str | None] = [None] * weight.ndim
+    if tensor_dim is not None:
+        spec[tensor_dim] = options.tensor_axis
+    return _hold(NamedSharding(options.activations.mesh, P(*spec)), weight)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _replicate(everywhere: NamedSharding, weight: jax.Array) -> jax.Array:
-    return jax.lax.with_sharding_constraint(weight, everywhere)
+def _hold(sharding: NamedSharding, weight: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(weight, sharding)
 
 
 # The transpose of a constraint is the same constraint: it would gather the gradient too.
-_replicate.defvjp(
-    lambda everywhere, weight: (_replicate(everywhere, weight), None),
-    lambda everywhere, _, gradient: (gradient,),
+_hold.defvjp(
+    lambda sharding, weight: (_hold(sharding, weight), None),
+    lambda sharding, _, gradient: (gradient,),
 )
+
+
+def by_heads(options: ModelOptions) -> NamedSharding | None:
+    """Where queries, keys and values (B, T, D) lie: whole heads over the tensor axis."""
+    held = options.activations
+    if held is None or options.tensor_axis is None:
+        return held
+    return NamedSharding(held.mesh, P(*held.spec, None, options.tensor_axis))
 
 
 def look_up(table: jax.Array, tokens: jax.Array, options: ModelOptions) -> jax.Array:
@@ -49,7 +68,7 @@ def look_up(table: jax.Array, tokens: jax.Array, options: ModelOptions) -> jax.A
     """
     if options.activations is None:
         return table[tokens]
-    axis = options.parameter_axis
+    axis, tensor_axis = options.parameter_axis, options.tensor_axis
     if axis is None:
         return gathered(table, options)[tokens]
 
@@ -61,6 +80,7 @@ def look_up(table: jax.Array, tokens: jax.Array, options: ModelOptions) -> jax.A
     return jax.shard_map(
         columns,
         mesh=options.activations.mesh,
-        in_specs=(P(None, axis), by_row),
-        out_specs=by_row,
+        # Neighbours along `axis` hold neighbouring columns, so it is named last.
+        in_specs=(P(None, (tensor_axis, axis) if tensor_axis else axis), by_row),
+        out_specs=P(*by_row, None, tensor_axis),
     )(table, tokens)

@@ -54,7 +54,10 @@ def encode(
     """
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     variables = {"params": params["encoder"]}
-    hidden = AudioEncoder(dims, options).apply(variables, log_mel, rngs=rngs)
+    encoder = AudioEncoder(dims, options)
+    if options.encodes_by_row and dropout_key is None:
+        return jax.lax.map(lambda row: encoder.apply(variables, row[None])[0], log_mel)
+    hidden = encoder.apply(variables, log_mel, rngs=rngs)
     return cast(jax.Array, hidden)
 
 

@@ -78,21 +78,22 @@ def scan_chunks(
     temperature: float,
     adaptive: bool,
     chunk_size: int | None,
-    batch_axes: tuple[str, ...],
-    width_axis: str | None,
+    mesh_axes: tuple[str, ...],
+    width_axes: tuple[str, ...],
     wants_states: bool,
     wants_embedding: bool,
 ) -> tuple[Sums, Gradients]:
     """Returns the sums over all devices, and the gradients that are wanted.
 
     Args:
-        student: the rows of this device.
+        student: the rows and tokens of this device.
         targets: likewise.
         temperature: above 0.
         adaptive: the gate of `askd.askd_losses`.
         chunk_size: most tokens of a row in a chunk; None: `DEFAULT_CHUNK_TOKENS` in all rows.
-        batch_axes: manual mesh axes over which other rows lie; () outside `jax.shard_map`.
-        width_axis: the one of them that divides the embedding's gradient over D, or None.
+        mesh_axes: manual mesh axes over which other rows and tokens lie; () outside
+            `jax.shard_map`.
+        width_axes: those of them that divide the embedding's gradient over D, one after the other.
         wants_states: compute the gradient of the states, in their dtype.
         wants_embedding: compute the gradient of the embedding, summed over devices, in float32.
     """
@@ -150,16 +151,17 @@ def scan_chunks(
     if wants_embedding:
         # Each device adds up a gradient of its own; they meet once, after the loop.
         zeros = jnp.zeros(student.embedding.shape, jnp.float32)
-        d_embedding = jax.lax.pcast(zeros, batch_axes, to="varying")
+        d_embedding = jax.lax.pcast(zeros, mesh_axes, to="varying")
     chunks = jax.tree.map(split, batch)
     d_embedding, (losses, d_states) = jax.lax.scan(reduce_chunk, d_embedding, chunks)
     totals = jax.tree.map(lambda loss: jnp.sum(chunks.label_mask * loss), losses)
     sums = Sums(**totals._asdict(), count=jnp.sum(label_mask))
-    sums = jax.lax.psum(sums, batch_axes)
-    if d_embedding is not None and width_axis is not None:
-        d_embedding = jax.lax.psum_scatter(d_embedding, width_axis, scatter_dimension=1, tiled=True)
-        batch_axes = tuple(axis for axis in batch_axes if axis != width_axis)
-    d_embedding = jax.lax.psum(d_embedding, batch_axes)
+    sums = jax.lax.psum(sums, mesh_axes)
+    if d_embedding is not None:
+        for axis in width_axes:
+            d_embedding = jax.lax.psum_scatter(d_embedding, axis, scatter_dimension=1, tiled=True)
+        whole_axes = tuple(axis for axis in mesh_axes if axis not in width_axes)
+        d_embedding = jax.lax.psum(d_embedding, whole_axes)
     return sums, Gradients(None if d_states is None else join(d_states), d_embedding)
 
 

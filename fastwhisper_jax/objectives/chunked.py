@@ -23,7 +23,18 @@ class _Settings(NamedTuple):
     chunk_size: int | None
     mesh: Mesh | None
     batch_axes: tuple[str, ...]
-    width_axis: str | None
+    token_axis: str | None
+    width_axes: tuple[str, ...]
+
+    @property
+    def token_axes(self) -> tuple[str, ...]:
+        """The token axis, if there is one."""
+        return () if self.token_axis is None else (self.token_axis,)
+
+    @property
+    def mesh_axes(self) -> tuple[str, ...]:
+        """All axes over which the batch lies."""
+        return self.batch_axes + self.token_axes
 
 
 def distillation_sums(
@@ -42,7 +53,8 @@ def distillation_sums(
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
     batch_axes: tuple[str, ...] = (),
-    width_axis: str | None = None,
+    token_axis: str | None = None,
+    width_axes: tuple[str, ...] = (),
 ) -> Sums:
     """Returns the sums of `askd.askd_losses` and its parts over the unmasked tokens of a batch.
 
@@ -70,8 +82,10 @@ def distillation_sums(
         mesh: the mesh over which the batch is sharded; None on a single device.
         batch_axes: the mesh's axes that shard B. Each device reduces its own rows; the sums and
             the gradient of the embedding meet once, after the last chunk.
-        width_axis: the one of these axes over which the embedding lies divided by its width: its
-            gradient is left divided in the same way.
+        token_axis: the mesh's axis along which devices share their rows: each reduces its own part
+            of the tokens. None where there is none.
+        width_axes: those of these axes over which the embedding lies divided by its width, the
+            outermost first: its gradient is left divided in the same way.
 
     Raises:
         InputError: shapes or settings do not fit each other.
@@ -80,9 +94,11 @@ def distillation_sums(
     teacher = _optional_source("teacher", teacher_states, teacher_embedding)
     self_teacher = _optional_source("self", self_states, self_embedding)
     targets = Targets(teacher, self_teacher, labels, label_mask, weights)
-    settings = _Settings(temperature, adaptive, chunk_size, mesh, tuple(batch_axes), width_axis)
+    settings = _Settings(
+        temperature, adaptive, chunk_size, mesh, tuple(batch_axes), token_axis, tuple(width_axes)
+    )
     _check_shapes(student, targets)
-    _check_settings(settings, rows=labels.shape[0])
+    _check_settings(settings, *labels.shape)
     return _sums(settings, student_states, student_embedding, targets)
 
 
@@ -133,26 +149,26 @@ def _reduce(
         temperature=settings.temperature,
         adaptive=settings.adaptive,
         chunk_size=settings.chunk_size,
-        batch_axes=settings.batch_axes,
-        width_axis=settings.width_axis,
+        mesh_axes=settings.mesh_axes,
+        width_axes=settings.width_axes,
         wants_states=wants_states,
         wants_embedding=wants_embedding,
     )
     if settings.mesh is not None:
         # Specs stand where the arrays do, hence Any.
-        rows: Any = PartitionSpec(settings.batch_axes)
+        tokens: Any = PartitionSpec(settings.batch_axes, settings.token_axis)
         replicated: Any = PartitionSpec()
-        source = Source(rows, replicated)
+        source = Source(tokens, replicated)
         target_specs = Targets(
             None if teacher is None else source,
             None if self_teacher is None else source,
-            rows,
-            rows,
+            tokens,
+            tokens,
             Weights(replicated, replicated, replicated),
         )
-        columns: Any = PartitionSpec(None, settings.width_axis)
+        columns: Any = PartitionSpec(None, settings.width_axes or None)
         gradient_specs = Gradients(
-            rows if wants_states else None, columns if wants_embedding else None
+            tokens if wants_states else None, columns if wants_embedding else None
         )
         reduce = jax.shard_map(
             reduce,
@@ -209,20 +225,23 @@ def _check_shapes(student: Source, targets: Targets) -> None:
         raise InputError("; ".join(problems))
 
 
-def _check_settings(settings: _Settings, rows: int) -> None:
+def _check_settings(settings: _Settings, rows: int, length: int) -> None:
     if not settings.temperature > 0:
         raise InputError(f"temperature={settings.temperature} must be above 0; 1 changes nothing")
     if settings.chunk_size is not None and settings.chunk_size < 1:
         raise InputError(f"chunk_size={settings.chunk_size} must be at least 1, or None to choose")
-    axes = () if settings.mesh is None else settings.mesh.axis_names
-    if not set(settings.batch_axes) <= set(axes):
-        raise InputError(
-            f"batch_axes={settings.batch_axes} must be axes of the mesh, which has {axes}"
-        )
-    if settings.mesh is not None:
-        devices = math.prod(settings.mesh.shape[axis] for axis in settings.batch_axes)
-        if rows % devices:
+    mesh = settings.mesh
+    axes = () if mesh is None else mesh.axis_names
+    for name, given in (("batch_axes", settings.batch_axes), ("token_axis", settings.token_axes)):
+        if not set(given) <= set(axes):
+            raise InputError(f"{name}={given} must be axes of the mesh, which has {axes}")
+    if mesh is None:
+        return
+    divided = ((rows, "rows", settings.batch_axes), (length, "tokens", settings.token_axes))
+    for size, what, over in divided:
+        devices = math.prod(mesh.shape[axis] for axis in over)
+        if size % devices:
             raise InputError(
-                f"a batch of {rows} does not divide over {devices} devices on mesh axes "
-                f"{settings.batch_axes}; use a multiple of {devices}"
+                f"a batch of {size} {what} does not divide over {devices} devices on mesh axes "
+                f"{over}; use a multiple of {devices}"
             )

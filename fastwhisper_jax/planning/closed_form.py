@@ -62,10 +62,21 @@ def train_step_flops(
     if phase.runs_self:
         total += decoder_flops(student, tokens) + vocabulary_flops(student, tokens)
         total += encoder_flops(student) if trains_encoder else 0
-    if setup.student_options.rematerialise:
-        total += decoder_flops(student, tokens)
-        total += encoder_flops(student) if trains_encoder else 0
+    total += _recomputed(setup, tokens, trains_encoder)
     return rows * total
+
+
+def _recomputed(setup: Distillation, tokens: int, trains_encoder: bool) -> int:
+    """What the backward pass of the student makes again of one utterance."""
+    dims, kept = setup.student_dims, setup.student_options.rematerialise
+    if kept == "everything":
+        return decoder_flops(dims, tokens) + (encoder_flops(dims) if trains_encoder else 0)
+    if kept == "all_but_projections":
+        width, positions = dims.n_state, dims.n_audio_ctx
+        attended = _attention(tokens, tokens, width) + _attention(tokens, positions, width)
+        audio = dims.n_audio_layer * _attention(positions, positions, width)
+        return dims.n_text_layer * attended + (audio if trains_encoder else 0)
+    return 0
 
 
 def _block(positions: int, width: int, mlp_width: int) -> int:

@@ -23,6 +23,8 @@ COLLECTIVES = (
     "ragged-all-to-all",
     "reduce-scatter",
 )
+# What a device receives of other slices: a transfer through its host in the compiled program.
+CROSS_SLICE = "cross-slice"
 _FREE = {
     "after-all",
     "bitcast",
@@ -147,6 +149,8 @@ def _arithmetic(computation: Computation, at: Instruction) -> Cost:
     if kind == "all-reduce" and 'from-cross-replica-sharding="true"' in at.attributes:
         # A TPU's form of a reduce-scatter: an all-reduce fused with the slice that is kept.
         kind = "reduce-scatter"
+    if at.opcode == "recv" and "is_host_transfer=true" in at.attributes:
+        return Cost(collective_bytes=Counter({CROSS_SLICE: float(at.shapes[0].bytes)}))
     if kind in COLLECTIVES:
         return Cost(collective_bytes=Counter({kind: _received(kind, computation, at)}))
     if kind == "dot":

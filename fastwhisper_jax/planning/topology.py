@@ -1,4 +1,4 @@
-"""A TPU slice to compile for, by its name: nothing of it has to be there."""
+"""TPU slices to compile for, by their name: nothing of them has to be there."""
 
 import dataclasses
 import importlib.util
@@ -29,13 +29,13 @@ _ONE_HOST_SHAPES = {"1x1", "2x2", "2x4"}
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """A slice of a TPU pod.
+    """A slice of a TPU pod, or several that only the data centre's network joins.
 
     Attributes:
-        name: such as "v5e:2x4".
+        name: such as "v5e:2x4"; "2 x v5e:2x4" of two.
         chip: what each of its chips can do.
         devices: one a chip, to make a mesh of.
-        hosts: that its chips belong to.
+        hosts: that all chips belong to.
     """
 
     name: str
@@ -44,12 +44,18 @@ class Slice:
     hosts: int
 
 
-def find_slice(name: str) -> Slice:
+def find_slice(name: str, slices: int = 1) -> Slice:
     """The slice of a name "generation:shape"; `jax` must not have run on a TPU before.
+
+    Args:
+        name: of each slice.
+        slices: how many of them.
 
     Raises:
         InputError: no such generation or shape, or libtpu is not installed.
     """
+    if slices < 1:
+        raise InputError(f"--slices {slices}: must be at least 1")
     found = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", name)
     if not found or found.group(1) not in CHIPS:
         raise InputError(
@@ -62,8 +68,12 @@ def find_slice(name: str) -> Slice:
             "pip install 'fastwhisper-jax[plan]'"
         )
     generation, shape = found.groups()
-    chips = math.prod(int(size) for size in shape.split("x"))
-    options: dict[str, Any] = {}
+    if slices > 1 and CHIPS[generation].network_bandwidth is None:
+        raise InputError(
+            f"--slices {slices}: what joins slices of {generation} is not published; plan for one"
+        )
+    chips = slices * math.prod(int(size) for size in shape.split("x"))
+    options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if generation in ("v4", "v5p"):
         # Else a device is a core, of which these chips have two.
         options["chip_config_name"] = "megacore"
@@ -83,4 +93,5 @@ def find_slice(name: str) -> Slice:
     if len(devices) != chips:
         raise InputError(f"--topology {name} has {len(devices)} devices, not {chips} chips")
     hosts = {device.process_index for device in devices}
-    return Slice(name, CHIPS[generation], tuple(devices), len(hosts))
+    label = name if slices == 1 else f"{slices} x {name}"
+    return Slice(label, CHIPS[generation], tuple(devices), len(hosts))

@@ -20,7 +20,13 @@ from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.objectives.askd import Weights
 from fastwhisper_jax.objectives.chunked import Sums, distillation_sums
-from fastwhisper_jax.training.sharding import BATCH_AXES, PARAMETER_AXIS, batch_sharding
+from fastwhisper_jax.training.sharding import (
+    BATCH_AXES,
+    TOKEN_AXIS,
+    WIDTH_AXES,
+    batch_sharding,
+    batch_shards,
+)
 from fastwhisper_jax.training.state import TrainState, whole_student
 
 Batch = dict[str, jax.Array]
@@ -78,7 +84,7 @@ def make_train_step(
 ) -> TrainStep:
     """Builds the update of one phase; `jax.jit` it with the state donated.
 
-    The batch is a dict of global arrays, rows over the whole mesh:
+    The batch is a dict of global arrays, rows over `sharding.BATCH_AXES`:
         log_mel (B, L, M) float32, or encoder_states (B, S, D) where the encoder is shared;
         teacher_states (B, T, D) where the teacher's decoder was run before;
         input_ids (B, T), labels (B, T) int32; label_mask (B, T) float32, 1 for target tokens.
@@ -92,7 +98,7 @@ def make_train_step(
         weights_at: the loss weights of the update that follows s completed ones.
         learning_rate_at: the optimiser's schedule, for the metrics.
         optimizer: of `state.params`.
-        mesh: with the axes of `sharding.BATCH_AXES`.
+        mesh: with the axes of `sharding.AXES`.
     """
 
     def train_step(
@@ -208,7 +214,7 @@ def _sums(
         self_states = whisper.decode(itself, dims, tokens, self_hidden, options)
         self_embedding = itself["decoder"]["embed_tokens"]
 
-    rows = tokens.shape[0] // mesh.size
+    rows = tokens.shape[0] // batch_shards(mesh)
     return distillation_sums(
         states,
         student["decoder"]["embed_tokens"],
@@ -224,7 +230,8 @@ def _sums(
         chunk_size=max(1, setup.chunk_tokens // rows),
         mesh=mesh,
         batch_axes=BATCH_AXES,
-        width_axis=PARAMETER_AXIS,
+        token_axis=TOKEN_AXIS,
+        width_axes=WIDTH_AXES,
     )
 
 

@@ -55,12 +55,29 @@ def test_a_plan_says_what_a_recipe_takes(fastwhisper, tiny_recipe, tmp_path):
 
 
 @needs_libtpu
+def test_between_slices_travels_the_gradient_alone(fastwhisper, tiny_recipe, tmp_path):
+    """Once an update and float32, over the data centre's network; and a few sums."""
+    path = tmp_path / "plan.json"
+    done = fastwhisper(
+        *("plan", tiny_recipe, "--topology", "v5e:2x2", "--slices", 2, "--steps-only"),
+        *("--report", path, "--mesh.fsdp", 4, "--objective.self_weight.end_value", 0.0),
+    )
+    assert done.code == 0, done.err
+    report = json.loads(path.read_text())
+    assert (report["topology"], report["chips"], report["hosts"]) == ("2 x v5e:2x2", 8, 2)
+    assert report["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}
+    weights = 262 * 16 + 32 * 16 + 2_000  # embedding, positions, one layer
+    assert 0 < report["collective_bytes"]["cross-slice"] < 2 * 4 * weights
+    assert report["decoding"] is None and report["largest_batch_per_chip"] is None
+
+
+@needs_libtpu
 def test_a_recipe_that_does_not_fit_exits_1_and_says_what_to_change(
     fastwhisper, tiny_recipe, monkeypatch
 ):
     small = dataclasses.replace(chips.CHIPS["v5e"], hbm_gib=1e-4)
     monkeypatch.setitem(chips.CHIPS, "v5e", small)
-    done = fastwhisper("plan", tiny_recipe, "--topology", "v5e:2x2")
+    done = fastwhisper("plan", tiny_recipe, "--topology", "v5e:2x2", "--steps-only")
     assert done.code == 1
     assert "does not fit" in done.out and "a larger slice" in done.out
 
@@ -72,6 +89,8 @@ def test_a_recipe_that_does_not_fit_exits_1_and_says_what_to_change(
         (["--batch-size", 6], "use a multiple of 4"),
         (["--target-tokens", 1000], "1 to 32"),
         (["--mesh.fsdp", "3"], "mesh.fsdp=3"),
+        (["--mesh.tensor", "4"], "2 heads do not divide over mesh.tensor=4"),
+        (["--slices", 0], "must be at least 1"),
         (["--teacher.path", "nobody/whisper"], "download it first"),
     ],
 )

@@ -73,7 +73,7 @@ def test_its_docstring_says_command_hardware_hours_and_result(recipe):
 def test_its_steps_have_the_shapes_of_its_state_in_every_phase(recipe):
     config = load_recipe(recipe)
     teacher = TEACHERS[config.teacher.path]
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     training, student = config.training, config.student
     check_batch("batch", training.global_batch_size, mesh, training.accumulation_steps)
     check_batch("eval", training.eval_batch_size, mesh)

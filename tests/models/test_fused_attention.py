@@ -35,8 +35,8 @@ def plain(query, keys, values):
     return attended.transpose(0, 2, 1, 3).reshape(query.shape)
 
 
-def fused(query, keys, values, rows=None):
-    return fused_attention(query, keys, values, HEADS, rows, interpret=True)
+def fused(query, keys, values, placement=None):
+    return fused_attention(query, keys, values, HEADS, placement, interpret=True)
 
 
 @pytest.mark.parametrize("queries", [8, FORWARD_ROWS, FORWARD_ROWS + 100])
@@ -64,12 +64,22 @@ def test_in_bfloat16_it_keeps_the_dtype_and_scores_in_float32():
     np.testing.assert_allclose(ours.astype(jnp.float32), exact, atol=0.03)
 
 
-def test_rows_over_8_devices_are_attended_as_on_one():
-    query, keys, values, _ = inputs(24, rows=8)
-    rows = NamedSharding(make_mesh(2, 4), BATCH)
-    divided = jax.jit(lambda *arrays: fused(*arrays, rows))(query, keys, values)
-    assert divided.sharding.spec == P(*BATCH)
-    np.testing.assert_allclose(divided, fused(query, keys, values), atol=1e-6)
+@pytest.mark.parametrize(
+    ("shape", "spec"), [((2, 4, 1), P(*BATCH)), ((2, 2, 2), P(*BATCH, None, "tensor"))]
+)
+def test_rows_and_heads_over_8_devices_are_attended_as_on_one(shape, spec):
+    query, keys, values, gradient = inputs(24, rows=8)
+    placement = NamedSharding(make_mesh(*shape), spec)
+
+    def run(*arrays):
+        return jax.vjp(lambda *given: fused(*given, placement), *arrays)
+
+    divided, back = jax.jit(run)(query, keys, values)
+    assert divided.sharding.spec == spec
+    whole, whole_back = jax.vjp(fused, query, keys, values)
+    np.testing.assert_allclose(divided, whole, atol=1e-6)
+    for ours, theirs in zip(back(gradient), whole_back(gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=5e-5)
 
 
 def test_published_widths_fill_the_vectors_of_a_tpu_and_odd_ones_do_not():
@@ -78,6 +88,18 @@ def test_published_widths_fill_the_vectors_of_a_tpu_and_odd_ones_do_not():
     assert not can_fuse(256, 3)
 
 
+def test_a_devices_share_of_the_heads_must_fill_them_too():
+    """Of large-v3's 20 heads, two devices have 10 each and four 5: an odd one is left over."""
+    for devices, fuses in ((2, True), (4, False)):
+        mesh = make_mesh(-1, 1, devices)
+        placement = NamedSharding(mesh, P(*BATCH, None, "tensor"))
+        assert can_fuse(1280, 20, placement) == fuses
+
+
 def test_the_mesh_and_not_the_process_decides_for_the_kernel():
     assert model_options(make_mesh(1, 8), "float32").attention == "together"
-    assert model_options(make_mesh(1, 1, jax.devices()[:1]), "float32").attention == "by_head"
+    one = make_mesh(1, 1, devices=jax.devices()[:1])
+    assert model_options(one, "float32").attention == "by_head"
+    assert model_options(one, "float32").encodes_by_row
+    assert not model_options(one, "float32", trains_encoder=True).encodes_by_row
+    assert not model_options(make_mesh(1, 8), "float32").encodes_by_row

@@ -1,5 +1,7 @@
 """Weights divided over a mesh: gathered for use, gradients left where the weights lie."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,14 +10,21 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fastwhisper_jax.models.dimensions import ModelOptions
+from fastwhisper_jax.models.layers import MLP
 from fastwhisper_jax.models.placement import gathered, look_up
-from fastwhisper_jax.training.sharding import make_mesh, model_options
+from fastwhisper_jax.training.sharding import (
+    WIDTH_AXES,
+    batch_sharding,
+    make_mesh,
+    model_options,
+    tree_shardings,
+)
 
-MESH_SHAPES = [(1, 8), (2, 4), (8, 1)]
+MESH_SHAPES = [(1, 8, 1), (2, 4, 1), (8, 1, 1), (1, 4, 2), (2, 2, 2), (1, 1, 8)]
 
 
 def divided(array, mesh):
-    return jax.device_put(array, NamedSharding(mesh, P(None, "fsdp")))
+    return jax.device_put(array, NamedSharding(mesh, P(None, WIDTH_AXES)))
 
 
 @pytest.fixture(params=MESH_SHAPES, ids=str)
@@ -61,6 +70,34 @@ def test_a_gathered_weights_gradient_is_not_gathered():
     np.testing.assert_allclose(
         gradient, jax.grad(lambda w: jnp.sum((x @ w) ** 2))(jnp.ones((16, 32)))
     )
+
+
+def test_along_the_tensor_axis_a_weight_stays_where_it_is():
+    mesh = make_mesh(1, 2, 4)
+    options = model_options(mesh, "float32")
+    weight = jax.device_put(jnp.ones((16, 32)), NamedSharding(mesh, P("fsdp", "tensor")))
+    used = jax.jit(lambda w: gathered(w, options, tensor_dim=1))(weight)
+    assert used.sharding.spec == P(None, "tensor")
+
+
+def test_a_layer_on_a_tensor_axis_adds_up_and_gathers_nothing_of_its_activations():
+    """Column parallel, then row parallel: one sum over the devices that share the rows."""
+    mesh = make_mesh(2, 1, 4)
+    options = model_options(mesh, "float32")
+    mlp = MLP(16, 64, options)
+    x = jax.device_put(jnp.ones((2, 5, 16)), batch_sharding(mesh))
+    params = mlp.init(jax.random.key(0), x)["params"]
+    named = {"layers": {"mlp": jax.tree.map(lambda leaf: leaf[None], params)}}
+    placed = jax.device_put(named, tree_shardings(named, mesh))
+
+    def run(named, x):
+        return mlp.apply({"params": jax.tree.map(lambda leaf: leaf[0], named["layers"]["mlp"])}, x)
+
+    program = jax.jit(run).lower(placed, x).compile().as_text()
+    assert len(re.findall(r" all-reduce(?:-start)?\(", program)) == 1
+    assert "all-gather" not in program and "all-to-all" not in program
+    whole = MLP(16, 64, ModelOptions()).apply({"params": params}, x)
+    np.testing.assert_allclose(jax.jit(run)(placed, x), whole, rtol=1e-5, atol=1e-6)
 
 
 def test_without_a_mesh_nothing_is_done():

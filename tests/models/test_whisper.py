@@ -167,7 +167,8 @@ def test_cached_decoding_equals_decoding_at_once(dims, params, tokens, plain):
     assert int(position) == LENGTH
 
 
-def test_rematerialising_changes_no_gradient(dims, params, log_mel, tokens):
+@pytest.mark.parametrize("rematerialise", ["all_but_projections", "everything"])
+def test_rematerialising_changes_no_gradient(rematerialise, dims, params, log_mel, tokens):
     @functools.partial(jax.jit, static_argnums=1)
     @jax.grad
     def gradient(params, options):
@@ -175,7 +176,7 @@ def test_rematerialising_changes_no_gradient(dims, params, log_mel, tokens):
         return jax.nn.log_softmax(logits)[..., 0].sum()
 
     kept = gradient(params, FLOAT32)
-    recomputed = gradient(params, ModelOptions(rematerialise=True))
+    recomputed = gradient(params, ModelOptions(rematerialise=rematerialise))
     for ours, theirs in zip(jax.tree.leaves(recomputed), jax.tree.leaves(kept), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
 
@@ -198,6 +199,13 @@ def test_bfloat16_computes_narrow_and_projects_wide(dims, params, log_mel, token
         apart = np.abs(np.asarray(ours, np.float32) - exact)
         assert apart.max() < 0.1 * np.abs(exact).max()
         assert apart.mean() < 0.01 * np.abs(exact).max()
+
+
+def test_one_row_encoded_after_the_other_equals_all_at_once(params, dims, log_mel, plain):
+    hidden = jax.jit(whisper.encode, static_argnums=(1, 3))(
+        params, dims, log_mel, ModelOptions(encodes_by_row=True)
+    )
+    np.testing.assert_allclose(hidden, plain[0], rtol=1e-5, atol=1e-5)
 
 
 def test_attention_by_head_equals_attention_of_all_heads_together(

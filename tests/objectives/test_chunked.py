@@ -251,12 +251,18 @@ def test_bfloat16_states_are_reduced_in_float32_and_get_bfloat16_gradients(make_
 
 
 @pytest.mark.parametrize(
-    "shape,batch_axes",
-    [((8, 1), ("data", "fsdp")), ((2, 4), ("data", "fsdp")), ((2, 4), ("data",))],
+    "shape, batch_axes, token_axis, width_axes",
+    [
+        ((8, 1, 1), ("data", "fsdp"), None, ()),
+        ((2, 4, 1), ("data", "fsdp"), None, ("fsdp",)),
+        ((2, 4, 1), ("data",), None, ()),
+        ((2, 2, 2), ("data", "fsdp"), "tensor", ("tensor", "fsdp")),
+        ((1, 2, 4), ("data", "fsdp"), "tensor", ()),
+    ],
 )
-def test_many_devices_compute_what_one_does(make_batch, shape, batch_axes):
-    mesh = jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
-    arrays, tokens = make_batch(8, 7, 8, 51)
+def test_many_devices_compute_what_one_does(make_batch, shape, batch_axes, token_axis, width_axes):
+    mesh = jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    arrays, tokens = make_batch(8, 12, 8, 51)
     settings = {"temperature": 2.0, "adaptive": True, "chunk_size": 3}
 
     def sums_and_gradient(arrays, tokens, **where):
@@ -267,12 +273,15 @@ def test_many_devices_compute_what_one_does(make_batch, shape, batch_axes):
         return jax.value_and_grad(loss, has_aux=True)(arrays)
 
     (_, expected), expected_gradient = sums_and_gradient(arrays, tokens)
-    rows, by_width = NamedSharding(mesh, P(batch_axes)), NamedSharding(mesh, P(None, "fsdp"))
+    rows = NamedSharding(mesh, P(batch_axes))
+    by_width = NamedSharding(mesh, P(None, width_axes or None))
     placed = {
         name: jax.device_put(x, rows if x.ndim == 3 else by_width) for name, x in arrays.items()
     }
     (_, sums), gradient = jax.jit(
-        lambda a, t: sums_and_gradient(a, t, mesh=mesh, batch_axes=batch_axes)
+        lambda a, t: sums_and_gradient(
+            a, t, mesh=mesh, batch_axes=batch_axes, token_axis=token_axis, width_axes=width_axes
+        )
     )(placed, jax.device_put(tokens, rows))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), sums, expected)
     _assert_gradients_close(gradient, expected_gradient, 1e-6)
@@ -291,6 +300,7 @@ def test_many_devices_compute_what_one_does(make_batch, shape, batch_axes):
         ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
         ({"chunk_size": 0}, "chunk_size=0 must be at least 1"),
         ({"batch_axes": ("data",)}, "must be axes of the mesh"),
+        ({"token_axis": "tensor"}, "token_axis=.* must be axes of the mesh"),
     ],
 )
 def test_what_does_not_fit_is_refused(make_batch, change, match):
@@ -302,5 +312,7 @@ def test_what_does_not_fit_is_refused(make_batch, change, match):
 def test_rows_that_do_not_divide_over_the_devices_are_refused(make_batch):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     arrays, tokens = make_batch(6, 4, 8, 23)
-    with pytest.raises(InputError, match="a batch of 6 does not divide over 8 devices"):
+    with pytest.raises(InputError, match="a batch of 6 rows does not divide over 8 devices"):
         _loss(arrays, **tokens, mesh=mesh, batch_axes=("data",))
+    with pytest.raises(InputError, match="a batch of 4 tokens does not divide over 8 devices"):
+        _loss(arrays, **tokens, mesh=mesh, token_axis="data")

@@ -61,20 +61,28 @@ def shapes_of(dims):
 
 
 @pytest.mark.parametrize(
-    ("frozen", "phase"),
+    ("frozen", "phase", "tensor", "rematerialise"),
     [
-        (("encoder",), Phase(runs_teacher=True, runs_self=True)),
-        ((), Phase(runs_teacher=False, runs_self=False)),
+        (("encoder",), Phase(runs_teacher=True, runs_self=True), 1, "everything"),
+        ((), Phase(runs_teacher=False, runs_self=False), 1, "nothing"),
+        ((), Phase(runs_teacher=False, runs_self=False), 2, "all_but_projections"),
     ],
-    ids=["encoder frozen and shared", "encoder trained, labels alone"],
+    ids=[
+        "encoder frozen and shared",
+        "encoder trained, labels alone",
+        "encoder trained, heads divided",
+    ],
 )
-def test_the_compiled_step_costs_what_the_sizes_say(tpu_compiler, frozen, phase):
+def test_the_compiled_step_costs_what_the_sizes_say(
+    tpu_compiler, frozen, phase, tensor, rematerialise
+):
     slice_ = find_slice("v5e:2x2")
-    mesh = make_mesh(-1, 2, list(slice_.devices))
+    mesh = make_mesh(-1, 2, tensor, devices=list(slice_.devices))
     options = model_options(mesh, "bfloat16")
     assert options.attention == "fused"
+    student_options = model_options(mesh, "bfloat16", rematerialise)
     student = dataclasses.replace(SMALL, n_text_layer=2)
-    setup = Distillation(SMALL, student, options, options, shares_encoder=bool(frozen))
+    setup = Distillation(SMALL, student, options, student_options, shares_encoder=bool(frozen))
     objective = ObjectiveConfig(
         teacher_weight=ScheduleConfig("constant", init_value=1.0),
         self_weight=ScheduleConfig("constant", init_value=1.0),

@@ -20,6 +20,13 @@ def test_a_slice_has_the_chips_and_hosts_of_its_shape(tpu_compiler, name, chips,
     assert {device.platform for device in found.devices} == {"tpu"}
 
 
+def test_several_slices_have_the_chips_of_all(tpu_compiler):
+    found = find_slice("v5e:2x4", 2)
+    assert (found.name, len(found.devices), found.hosts) == ("2 x v5e:2x4", 16, 2)
+    with pytest.raises(InputError, match="joins slices of v4 is not published"):
+        find_slice("v4:2x2x2", 2)
+
+
 @pytest.mark.parametrize("name", ["v5e", "v5e:", "v9:2x2", "2x4", "v5e:2x4x", "v5e:axb"])
 def test_a_name_that_is_no_slice_says_what_one_looks_like(name):
     with pytest.raises(InputError, match="such as v5e:2x4"):
@@ -35,4 +42,5 @@ def test_a_shape_that_does_not_exist_is_the_users_error(tpu_compiler):
 def test_parameters_divide_over_8_chips_of_any_slice(tpu_compiler, name):
     """Also where no side of the slice is 8 chips long."""
     devices = list(find_slice(name).devices)
-    assert make_mesh(-1, 8, devices).shape == {"data": len(devices) // 8, "fsdp": 8}
+    mesh = make_mesh(-1, 8, devices=devices)
+    assert mesh.shape == {"data": len(devices) // 8, "fsdp": 8, "tensor": 1}

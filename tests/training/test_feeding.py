@@ -94,7 +94,7 @@ def test_the_only_process_reads_every_row(tiny):
 def test_rows_follow_the_devices_and_not_the_number_of_the_process(tiny, monkeypatch):
     """On a mesh whose devices lie in another order than their processes."""
     devices = jax.devices()
-    mesh = make_mesh(4, 2, [devices[i] for i in (0, 4, 1, 5, 2, 6, 3, 7)])
+    mesh = make_mesh(4, 2, devices=[devices[i] for i in (0, 4, 1, 5, 2, 6, 3, 7)])
     ours = set(devices[:4])
     sharding = type(feeding.batch_sharding(mesh))
 

@@ -77,7 +77,7 @@ def own(tiny):
     return Distillation(
         tiny.TEACHER,
         short,
-        student_options=ModelOptions(dropout=0.2, rematerialise=True),
+        student_options=ModelOptions(dropout=0.2, rematerialise="everything"),
         shares_encoder=False,
         adaptive=True,
         self_begin=BEGIN,
@@ -117,7 +117,13 @@ def case(request):
 
 
 @pytest.mark.parametrize(
-    "name, shape, rows", [("shared", (8, 1), "batches"), ("own", (4, 2), "wide_batches")]
+    "name, shape, rows",
+    [
+        ("shared", (8, 1, 1), "batches"),
+        ("shared", (1, 4, 2), "batches"),
+        ("own", (4, 2, 1), "wide_batches"),
+        ("own", (2, 2, 2), "wide_batches"),
+    ],
 )
 def test_one_device_and_eight_make_the_same_updates(name, shape, rows, teacher, request):
     states, rows_of_one = request.getfixturevalue(f"{name}_run")

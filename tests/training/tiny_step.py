@@ -1,6 +1,7 @@
 """A compiled train step on tiny models, the updates that it makes, and how to compare them."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -52,8 +53,8 @@ OPTIMIZER = remembering(
 class Trainer:
     """A compiled step with what it starts from; keeps host copies, for states are donated."""
 
-    def __init__(self, setup, teacher, frozen, shape=(1, 1), phase=BOTH):
-        self.mesh = make_mesh(*shape, devices=jax.devices()[: shape[0] * shape[1]])
+    def __init__(self, setup, teacher, frozen, shape=(1, 1, 1), phase=BOTH):
+        self.mesh = make_mesh(*shape, devices=jax.devices()[: math.prod(shape)])
         given = setup.student_options
         setup = dataclasses.replace(
             setup,
