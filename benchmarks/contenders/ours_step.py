@@ -69,8 +69,8 @@ def random_batch(pair: Pair, batch_size: int, length: int) -> dict[str, np.ndarr
     shape = (batch_size, length)
     return {
         "log_mel": rng.standard_normal((batch_size, dims.n_frames, dims.n_mels), dtype=np.float32),
-        "input_ids": rng.integers(0, 50_000, shape, dtype=np.int32),
-        "labels": rng.integers(0, 50_000, shape, dtype=np.int32),
+        "input_ids": rng.integers(0, dims.n_vocab, shape, dtype=np.int32),
+        "labels": rng.integers(0, dims.n_vocab, shape, dtype=np.int32),
         "label_mask": np.ones(shape, np.float32),
     }
 
@@ -88,7 +88,7 @@ def cached_batches(
     label_tokens = length - PROMPT_TOKENS
     tokens = tuple(
         UtteranceTokens(tuple(range(PROMPT_TOKENS)), tuple(map(int, row)))
-        for row in rng.integers(0, 50_000, (len(utterances), label_tokens))
+        for row in rng.integers(0, dims.n_vocab, (len(utterances), label_tokens))
     )
     sizes = (UtteranceSize(30.0, PROMPT_TOKENS, label_tokens),) * len(utterances)
     encoder, teacher = ArrayStore(folder / "encoder"), ArrayStore(folder / "teacher")

@@ -76,8 +76,9 @@ def test_an_override_that_cannot_be_used(world, refused, overrides, named):
         (["--training.global_batch_size", 12], "training.global_batch_size=12 does not divide"),
         (["--training.accumulation_steps", 2], "in 2 micro-batches; use a multiple of 16"),
         (["--training.eval_batch_size", 4], "training.eval_batch_size=4 does not divide over 8"),
-        (["--mesh.data", 3], "mesh.data=3 x mesh.fsdp=1 does not make up 8 devices; choose"),
+        (["--mesh.data", 3], "x mesh.tensor=1 does not make up 8 devices; choose"),
         (["--mesh.fsdp", 16], "choose a product of 8"),
+        (["--mesh.tensor", 8], "the teacher's 2 heads do not; the student's 2 heads do not"),
     ],
 )
 def test_what_does_not_divide_over_eight_devices(world, refused, overrides, named):

@@ -43,6 +43,10 @@ NOT_RUN = {
     "fastwhisper export askd ": "of a run that gcloud has copied from a bucket",
     "(umask 077": "waits for a token to be typed, and writes to the home folder",
     "fastwhisper plan": "needs libtpu, and minutes",
+    "python benchmarks/step.py": "times other programs for minutes",
+    "python benchmarks/infer.py": "times other programs for minutes",
+    "python benchmarks/input.py": "times whisper-base",
+    "python benchmarks/plan.py": "needs libtpu, and minutes",
 }
 # Arguments that commands are given beside their own, by how they begin: the tiny models have random
 # weights, so that they never end a text.
