@@ -79,7 +79,7 @@ class ModelOptions:
         encodes_by_row: encode one row of a batch after the other: for one CPU, whose cache holds a
             row's activations (a tenth faster). Not for an encoder that is trained: each row would
             add up the gradient of all weights.
-        sums_in_blocks: float32 projections as `layers.sum_in_blocks`; the encoder turns it on for
+        sums_in_blocks: long float32 sums as `layers.sum_in_blocks`; the encoder turns it on for
             itself.
         activations: where activations (B, ., D) lie on a mesh, held at every layer: left to itself
             the compiler may divide them like the weights, and move them back and forth.
