@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastwhisper_jax.commands.models import place_params
@@ -64,7 +65,10 @@ def run(options: Options) -> Report:
         buckets=[model.dims.n_text_ctx],
         context_seconds=model.dims.context_seconds,
     )
-    corpus = _first(corpus, options.limit)
+    corpus = _taken(corpus, range(len(corpus.utterances))[: options.limit])
+    # The longest first: a batch is decoded until its last text ends, so texts of about one length
+    # belong together.
+    order = sorted(range(len(corpus.sizes)), key=lambda i: -corpus.sizes[i].seconds)
     rules = decoding_rules(model.generation_config)
     how = model_options(mesh, options.dtype)
     transcribe = transcriber(model.dims, how, rules, options.max_new_tokens, options.beam)
@@ -72,7 +76,8 @@ def run(options: Options) -> Report:
     is_english = all((u.language or options.language) == "en" for u in corpus.utterances)
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:
         advance.say(corpus.summary)
-        batches = evaluation_batches(corpus, load_audio, mesh, options.batch_size)
+        by_length = _taken(corpus, order)
+        batches = evaluation_batches(by_length, load_audio, mesh, options.batch_size)
         report, hypotheses = evaluate(
             transcribe,
             params,
@@ -86,18 +91,18 @@ def run(options: Options) -> Report:
             load_seconds=load_seconds,
         )
     if options.report is not None:
-        write_report(report, hypotheses, options.report)
+        in_order = dict(zip(order, hypotheses, strict=True))
+        write_report(report, [in_order[i] for i in range(len(order))], options.report)
     return report
 
 
-def _first(corpus: Corpus, limit: int | None) -> Corpus:
-    if limit is None:
-        return corpus
+def _taken(corpus: Corpus, indices: Sequence[int]) -> Corpus:
+    """The utterances with these numbers, in this order."""
     return dataclasses.replace(
         corpus,
-        utterances=corpus.utterances[:limit],
-        tokens=corpus.tokens[:limit],
-        sizes=corpus.sizes[:limit],
+        utterances=tuple(corpus.utterances[i] for i in indices),
+        tokens=tuple(corpus.tokens[i] for i in indices),
+        sizes=tuple(corpus.sizes[i] for i in indices),
     )
 
 
