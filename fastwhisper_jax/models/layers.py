@@ -177,8 +177,8 @@ def _attend_by_head(
     encoder trained: 5.4 GiB of temporaries instead of 12.8, and a fifth less processor time).
     """
     heads = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (query, keys, values))
-    attend_once = jax.checkpoint(lambda head: attend(*head, in_blocks=in_blocks))
-    return jax.lax.map(attend_once, heads).reshape(query.shape)
+    attend_once = jax.checkpoint(functools.partial(attend, in_blocks=in_blocks))
+    return jax.lax.map(lambda head: attend_once(*head), heads).reshape(query.shape)
 
 
 @jax.checkpoint
