@@ -163,7 +163,7 @@ def make_parser(
     plan.add_argument(
         "--steps-only",
         action="store_true",
-        help="neither the largest batch nor decoding: a third of the time",
+        help="neither the largest batch nor decoding: half of the time",
     )
     plan.usage = "fastwhisper plan RECIPE.py --topology NAME [--section.field VALUE ...]"
     plan.set_defaults(run=run["plan"])

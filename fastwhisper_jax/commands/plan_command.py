@@ -179,8 +179,8 @@ class Compiler:
     def largest_batch(
         self, phase: Phase, measured: Measured | None, rows: int, tokens: int
     ) -> int | None:
-        """Rows of a global batch that fit, if memory grows as it does from half of them to all."""
-        shards = batch_shards(self._mesh)
+        """Rows a chip that fit, if memory grows as it does between half the batch and all of it."""
+        shards = batch_shards(self._mesh.shape)
         unit = shards * self._config.training.accumulation_steps
         here = rows // shards
         other = max(rows // unit // 2, 1) * unit
@@ -202,7 +202,7 @@ class Compiler:
         """Teacher and student, each whole on one chip with its share of the batch."""
         device = self._slice.devices[0]
         one = make_mesh(1, 1, devices=[device])
-        share = rows // batch_shards(self._mesh)
+        share = rows // batch_shards(self._mesh.shape)
 
         def measured(dims: ModelDimensions, dtype: str) -> Decoding | None:
             return measure_decoding(

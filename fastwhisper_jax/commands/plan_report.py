@@ -8,6 +8,7 @@ from typing import Any
 from fastwhisper_jax.planning.decoding import Decoding
 from fastwhisper_jax.planning.measure import Measured
 from fastwhisper_jax.planning.topology import Slice
+from fastwhisper_jax.training.sharding import batch_shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Plan:
     @property
     def batch_shards(self) -> int:
         """Parts that the rows of the batch are divided into."""
-        return self.mesh["data"] * self.mesh["fsdp"]
+        return batch_shards(self.mesh)
 
     @property
     def fits(self) -> bool:
@@ -174,7 +175,7 @@ def versions() -> str:
 
 def heading(slice_: Slice, mesh: dict[str, int], global_batch_size: int, tokens: int) -> str:
     """What is planned for."""
-    chips, rows = len(slice_.devices), global_batch_size / (mesh["data"] * mesh["fsdp"])
+    chips, rows = len(slice_.devices), global_batch_size / batch_shards(mesh)
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.items())
     return (
         f"{slice_.name}: {chips} chip(s), {slice_.hosts} host(s), mesh {axes}; batch "

@@ -10,7 +10,7 @@ embedding is divided over its width.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -114,14 +114,14 @@ def model_options(
     )
 
 
-def batch_shards(mesh: Mesh) -> int:
-    """Parts that the rows of a batch are divided into."""
-    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+def batch_shards(mesh_shape: Mapping[str, int]) -> int:
+    """Parts that the rows of a batch are divided into, by the sizes of a mesh's axes."""
+    return math.prod(mesh_shape[axis] for axis in BATCH_AXES)
 
 
 def check_batch(name: str, batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -> None:
     """Raises InputError unless every micro-batch divides over the mesh."""
-    shards = batch_shards(mesh)
+    shards = batch_shards(mesh.shape)
     multiple = shards * accumulation_steps
     if batch_size % multiple:
         micro = f" in {accumulation_steps} micro-batches" if accumulation_steps > 1 else ""

@@ -214,7 +214,7 @@ def _sums(
         self_states = whisper.decode(itself, dims, tokens, self_hidden, options)
         self_embedding = itself["decoder"]["embed_tokens"]
 
-    rows = tokens.shape[0] // batch_shards(mesh)
+    rows = tokens.shape[0] // batch_shards(mesh.shape)
     return distillation_sums(
         states,
         student["decoder"]["embed_tokens"],

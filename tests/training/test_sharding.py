@@ -90,7 +90,7 @@ def test_a_leaf_over_two_axes_must_divide_over_both():
 
 def test_devices_along_the_tensor_axis_share_their_rows():
     mesh = mesh_of(2, 2)
-    assert batch_shards(mesh) == 4
+    assert batch_shards(mesh.shape) == 4
     check_batch("training.global_batch_size", 4, mesh)
     rows = put_batch({"x": np.arange(4)[:, None]}, mesh)["x"]
     assert [shard.data.item() for shard in rows.addressable_shards] == [0, 0, 1, 1, 2, 2, 3, 3]
