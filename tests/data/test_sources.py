@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -7,6 +8,7 @@ import pytest
 import soundfile
 
 from fastwhisper_jax.data.audio import EmbeddedAudio, load_audio
+from fastwhisper_jax.data.hugging_face import split_name
 from fastwhisper_jax.data.sources import read_source
 from fastwhisper_jax.errors import InputError
 
@@ -128,15 +130,57 @@ def test_a_parquet_file_is_read_without_decoding(hugging_face, tmp_path, text_co
     _assert_rows(read_source(path))
 
 
-def test_a_folder_of_parquet_files_is_read_by_split(hugging_face, tmp_path):
-    folder = tmp_path / "set" / "data"
-    folder.mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("data/train-00000-of-00001", "data/test-00000-of-00001"),
+        ("train/0000", "test/0000"),
+        ("en/train-0", "en/test-0"),
+        ("train/0", "latest-0"),
+    ],
+)
+def test_one_split_of_a_folder_of_parquet_files_is_read(hugging_face, tmp_path, train, test):
+    folder = tmp_path / "train" / "set"  # what stands above the folder says nothing
     table = _table(tmp_path)
-    pyarrow.parquet.write_table(table, folder / "train-00000-of-00001.parquet")
-    pyarrow.parquet.write_table(table.slice(0, 1), folder / "test-00000-of-00001.parquet")
-    _assert_rows(read_source(tmp_path / "set", "train"))
-    with pytest.raises(InputError, match="no data set for split 'dev'"):
-        read_source(tmp_path / "set", "dev")
+    for name, rows in ((train, table), (test, table.slice(0, 1))):
+        path = folder / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(rows, path)
+    _assert_rows(read_source(folder, "train"))
+    with pytest.raises(InputError, match="has the splits .*train.*, and split is 'dev'"):
+        read_source(folder, "dev")
+    with pytest.raises(InputError, match="fastwhisper prepare .*/set --split train --out DIR"):
+        read_source(folder)
+
+
+def test_parquet_files_that_name_no_split_are_one(hugging_face, tmp_path):
+    table = _table(tmp_path)
+    for row in range(3):
+        pyarrow.parquet.write_table(table.slice(row, 1), tmp_path / f"latest-{row}.parquet")
+    _assert_rows(read_source(tmp_path))
+    with pytest.raises(InputError, match="holds files of no split, and split is 'test'"):
+        read_source(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [
+        ("data/train-00000-of-00002.parquet", "train"),
+        ("train.parquet", "train"),
+        ("train_1.parquet", "train"),
+        ("Train/0000.parquet", "train"),
+        ("default/partial-train/0000.parquet", "train"),
+        ("en/validation-00000-of-00001.parquet", "validation"),
+        ("test/part-00000-of-00002.parquet", "test"),
+        ("train.clean.100-00000-of-00014.parquet", "train.clean.100"),
+        ("data/other-00000-of-00001.parquet", "other"),
+        ("0.parquet", None),
+        ("part-0.parquet", None),
+        ("data/latest-0.parquet", None),
+    ],
+)
+def test_the_split_of_a_parquet_file_is_what_its_name_or_folder_says(file, split):
+    assert split_name(Path(file)) == split
 
 
 def test_a_data_set_saved_to_disk_is_read_without_decoding(hugging_face, tmp_path):
@@ -149,9 +193,10 @@ def test_a_saved_data_set_of_several_splits_needs_one_of_them(hugging_face, tmp_
         _saved(hugging_face, table, tmp_path / "saved" / split)
     (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     _assert_rows(read_source(tmp_path / "saved", "test"))
-    for split in (None, "dev"):
-        with pytest.raises(InputError, match="has the splits train, test"):
-            read_source(tmp_path / "saved", split)
+    with pytest.raises(InputError, match="has the splits train, test, and split is 'dev'"):
+        read_source(tmp_path / "saved", "dev")
+    with pytest.raises(InputError, match="fastwhisper prepare .*saved --split train --out DIR"):
+        read_source(tmp_path / "saved")
 
 
 def test_a_data_set_that_names_files_reads_them(hugging_face, tmp_path):
