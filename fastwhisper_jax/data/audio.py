@@ -18,6 +18,9 @@ SAMPLE_RATE_HZ = 16_000
 # Manifests round durations: a part that ends this close to the end of its file reads to the end.
 _END_TOLERANCE_SECONDS = 0.01
 
+# The header of a lossy format may count a frame of its codec too many: at most 72 ms in mp3.
+_HEADER_TOLERANCE_SECONDS = 0.1
+
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedAudio:
@@ -53,11 +56,11 @@ def load_audio(
         (A,) float32 samples, in [-1, 1] for integer formats.
 
     Raises:
-        InputError: the file is missing, is no audio, holds no samples or non-finite ones, or ends
-            before `offset_seconds`.
+        InputError: the file is missing, is no audio, holds no samples or non-finite ones, ends
+            before `offset_seconds`, or holds less than its header says.
     """
     name = audio_name(source)
-    with _open(source) as file:
+    with open_audio(source) as file:
         rate = file.samplerate
         first = round(offset_seconds * rate)
         left = file.frames - first
@@ -71,6 +74,7 @@ def load_audio(
             channels = file.read(wanted, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             raise InputError(_not_audio(name, error)) from error
+        check_whole(name, first + len(channels), first + wanted, rate)
     audio = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
     if rate != SAMPLE_RATE_HZ:
         audio = soxr.resample(audio, rate, SAMPLE_RATE_HZ)
@@ -90,11 +94,53 @@ def audio_seconds(source: AudioSource) -> float:
     Raises:
         InputError: the file is missing, is no audio or holds no samples.
     """
-    with _open(source) as file:
+    with open_audio(source) as file:
         seconds = float(file.frames / file.samplerate)
     if seconds <= 0:
         raise InputError(_too_short(audio_name(source), 0.0, 0.0))
     return seconds
+
+
+def open_audio(source: AudioSource) -> soundfile.SoundFile:
+    """Opens an audio file for reading; the caller closes it.
+
+    Raises:
+        InputError: the file is missing or is no audio.
+    """
+    name = audio_name(source)
+    if isinstance(source, str) and is_remote(source):
+        source = EmbeddedAudio(source, Path(source).read_bytes)
+    if isinstance(source, str) and not os.path.isfile(source):
+        raise InputError(
+            f"no audio file {name}; every utterance's audio must exist (paths are relative to the "
+            "manifest): correct the path or remove the line"
+        )
+    try:
+        # A path, not a Python file object, so that libsndfile reads without the interpreter lock.
+        return soundfile.SoundFile(source if isinstance(source, str) else io.BytesIO(source.read()))
+    except (soundfile.SoundFileError, FileNotFoundError, TypeError) as error:
+        # TypeError: headerless .raw files
+        raise InputError(_not_audio(name, error)) from error
+
+
+def check_whole(name: str, frames: int, expected_frames: int, rate_hz: int) -> None:
+    """Refuses audio that ends before its header says: a cut mp3 decodes without an error.
+
+    Args:
+        name: of the audio.
+        frames: where it ended.
+        expected_frames: where it should have, by its header.
+        rate_hz: frames a second.
+
+    Raises:
+        InputError: more is missing than the header of a whole file may count too many.
+    """
+    if expected_frames - frames > _HEADER_TOLERANCE_SECONDS * rate_hz:
+        raise InputError(
+            f"audio {name} ends before {expected_frames / rate_hz:.2f} s, though its header says "
+            "that it goes on; it must be whole: copy it again, or, if it is whole and its header "
+            "wrong, convert it, e.g. ffmpeg -i IN OUT.flac"
+        )
 
 
 def audio_name(source: AudioSource) -> str:
@@ -122,23 +168,6 @@ def pad_or_trim(audio: np.ndarray, samples: int) -> np.ndarray:
     if len(audio) >= samples:
         return audio[:samples]
     return np.pad(audio, (0, samples - len(audio)))
-
-
-def _open(source: AudioSource) -> soundfile.SoundFile:
-    name = audio_name(source)
-    if isinstance(source, str) and is_remote(source):
-        source = EmbeddedAudio(source, Path(source).read_bytes)
-    if isinstance(source, str) and not os.path.isfile(source):
-        raise InputError(
-            f"no audio file {name}; every utterance's audio must exist (paths are relative to the "
-            "manifest): correct the path or remove the line"
-        )
-    try:
-        # A path, not a Python file object, so that libsndfile reads without the interpreter lock.
-        return soundfile.SoundFile(source if isinstance(source, str) else io.BytesIO(source.read()))
-    except (soundfile.SoundFileError, FileNotFoundError, TypeError) as error:
-        # TypeError: headerless .raw files
-        raise InputError(_not_audio(name, error)) from error
 
 
 def _not_audio(name: str, error: Exception) -> str:

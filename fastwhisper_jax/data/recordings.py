@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from fastwhisper_jax.data.audio import SAMPLE_RATE_HZ, audio_seconds
+from fastwhisper_jax.data.audio import SAMPLE_RATE_HZ, check_whole, open_audio
 from fastwhisper_jax.data.features import (
     FLOOR_BELOW_LOUDEST,
     HOP_SAMPLES,
@@ -46,9 +46,9 @@ class RecordingFeatures:
             window_frames: L, frames of a window.
 
         Raises:
-            InputError: the file is missing, is no audio, or holds no or non-finite samples.
+            InputError: the file is missing, is no audio, holds no or non-finite samples, or less
+                than its header says.
         """
-        audio_seconds(path)  # says what is wrong with a file that cannot be opened
         self._n_mels, self._window_frames = n_mels, window_frames
         self._loudest = -np.inf
         self._stored_frames = 0
@@ -151,14 +151,18 @@ def _block_features(audio: jax.Array, n_mels: int) -> tuple[jax.Array, jax.Array
 def _blocks(path: str) -> Iterator[np.ndarray]:
     """A file's audio as 16 kHz mono, about a block at a time."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_audio(path) as file:
             rate = file.samplerate
+            frames = 0
             resampler = None
             if rate != SAMPLE_RATE_HZ:
                 resampler = soxr.ResampleStream(rate, SAMPLE_RATE_HZ, 1, dtype="float32")
             while True:
                 channels = file.read(BLOCK_SECONDS * rate, dtype="float32", always_2d=True)
                 is_last = len(channels) < BLOCK_SECONDS * rate
+                frames += len(channels)
+                if is_last:
+                    check_whole(path, frames, file.frames, rate)
                 audio = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
                 if not np.isfinite(audio).all():
                     raise InputError(

@@ -113,3 +113,28 @@ def test_an_offset_behind_the_end_is_an_input_error(tmp_path):
     soundfile.write(path, _tone(1.0, 16_000), 16_000)
     with pytest.raises(InputError, match="is 1.000 s long and offset is 2 s"):
         load_audio(path, 2.0)
+
+
+def test_an_mp3_that_was_cut_off_is_an_input_error(tmp_path):
+    """Its header names the whole length, and what is left decodes without an error."""
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, _tone(10.0, 16_000), 16_000)
+    whole = path.read_bytes()
+    assert load_audio(str(path)).shape == (160_000,)
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+    assert audio_seconds(str(path)) == 10.0
+    assert load_audio(str(path), 1.0, 4.0).shape == (64_000,)
+    for part in ((), (1.0, 8.0), (8.0, 1.0)):
+        with pytest.raises(InputError, match=r"a\.mp3 ends before .* it must be whole"):
+            load_audio(str(path), *part)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_an_mp3_whose_length_is_estimated_is_no_cut_one(tmp_path, rate):
+    """Without the frame that counts the others; the estimate is a part of a frame too long."""
+    path = tmp_path / "a.mp3"
+    how = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
+    soundfile.write(path, _tone(5.0, rate), rate, **how)
+    data = path.read_bytes()
+    path.write_bytes(data[data.index(data[:2], 2) :])
+    assert abs(len(load_audio(str(path))) - 80_000) < 3_200

@@ -89,3 +89,12 @@ def test_what_cannot_be_read_is_named(tmp_path, content, reason):
         path.write_bytes(content)
     with pytest.raises(InputError, match=f"broken.wav.*{reason}|{reason}.*broken.wav"):
         RecordingFeatures(str(path), 80, 3000)
+
+
+def test_a_recording_that_was_cut_off_is_an_input_error(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, speech(70.0), RATE)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with pytest.raises(InputError, match=r"a\.mp3 ends before 70.00 s"):
+        RecordingFeatures(str(path), 80, 3000)
