@@ -11,8 +11,7 @@ from typing import Any
 from fastwhisper_jax.commands.prepare_arguments import Options
 from fastwhisper_jax.commands.run_directory import check_writable
 from fastwhisper_jax.data import prepare
-from fastwhisper_jax.data.manifest import Utterance
-from fastwhisper_jax.data.prepare import Dropped
+from fastwhisper_jax.data.manifest import Dropped, Utterance
 from fastwhisper_jax.data.shards import ABOUT, DROPPED, FORMAT, SHARDS
 from fastwhisper_jax.data.sources import read_usable
 from fastwhisper_jax.errors import InputError, TrainingError
@@ -91,7 +90,7 @@ def _read(options: Options) -> tuple[list[Utterance], list[Dropped]]:
     for source in options.sources:
         usable, faults = read_usable(source, options.split)
         utterances += usable
-        dropped += [Dropped(*fault) for fault in faults]
+        dropped += faults
     return utterances, dropped
 
 

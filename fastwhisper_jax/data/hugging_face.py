@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from fastwhisper_jax.data.audio import EmbeddedAudio
-from fastwhisper_jax.data.manifest import Utterance
+from fastwhisper_jax.data.manifest import Dropped, Utterance, check_seconds
 from fastwhisper_jax.errors import InputError
 
 TEXT_COLUMNS = ("text", "sentence", "transcription")
@@ -27,7 +27,7 @@ _SPLIT_WORDS = frozenset(
 _NUMBERED = re.compile(r"(.+)-\d{5}-of-\d{5}")
 
 
-def read_local(path: Path, split: str | None, name: str) -> list[Utterance]:
+def read_local(path: Path, split: str | None, name: str) -> tuple[list[Utterance], list[Dropped]]:
     """Reads a parquet file, or a folder that `datasets` saved to disk or that holds parquet files.
 
     Args:
@@ -35,18 +35,24 @@ def read_local(path: Path, split: str | None, name: str) -> list[Utterance]:
         split: of a data set that has several; None where it has one.
         name: what the user called it; rows without an id are named after it.
 
+    Returns:
+        The utterances, and the rows that are none.
+
     Raises:
         InputError: it holds no data set or not this split, or cannot be read.
     """
     return _utterances(_local_dataset(path, split), name)
 
 
-def read_hub(hub_id: str, split: str | None) -> list[Utterance]:
+def read_hub(hub_id: str, split: str | None) -> tuple[list[Utterance], list[Dropped]]:
     """Reads a data set of the Hugging Face hub.
 
     Args:
         hub_id: such as "owner/name".
         split: of a data set that has several; None where it has one.
+
+    Returns:
+        The utterances, and the rows that are none.
 
     Raises:
         InputError: there is none of that id, it has not this split, or it cannot be read.
@@ -152,14 +158,14 @@ def _chosen(splits: Mapping[Any, T], split: str | None, name: str) -> T:
         held += " and files of none"
     if split is not None:
         raise InputError(f"{name} {held}, and split is {split!r}; name a split that it has")
-    example = "train" if "train" in named else named[0]
+    example = "train" if "train" in named else next(iter(named), "NAME")
     raise InputError(
         f"{name} {held}; only one can be read at a time: make one a folder of its own with "
         f"fastwhisper prepare {shlex.quote(name)} --split {example} --out DIR, and give DIR"
     )
 
 
-def _utterances(dataset: Any, name: str) -> list[Utterance]:
+def _utterances(dataset: Any, name: str) -> tuple[list[Utterance], list[Dropped]]:
     datasets = _datasets()
 
     columns = dataset.column_names
@@ -179,16 +185,25 @@ def _utterances(dataset: Any, name: str) -> list[Utterance]:
         _check_type(dataset.features[column], column, name)
     values: dict[str | None, list[Any]] = collections.defaultdict(lambda: [None] * len(dataset))
     values.update({column: dataset[column][:] for column in facts})
-    return [
-        Utterance(
-            id=str(values["id"][row]) if values["id"][row] is not None else f"{name}:{row}",
-            audio=EmbeddedAudio(f"{name} row {row}", functools.partial(_read_row, audio, row)),
-            text=values[text][row],
-            language=values["language"][row],
-            duration=values["duration"][row],
+    usable, faults = list[Utterance](), list[Dropped]()
+    for row in range(len(dataset)):
+        place = f"{name} row {row}"
+        row_id = str(values["id"][row]) if values["id"][row] is not None else f"{name}:{row}"
+        try:
+            duration = check_seconds(values["duration"][row], "duration", place, is_length=True)
+        except InputError as error:
+            faults.append(Dropped(row_id, str(error)))
+            continue
+        usable.append(
+            Utterance(
+                id=row_id,
+                audio=EmbeddedAudio(place, functools.partial(_read_row, audio, row)),
+                text=values[text][row],
+                language=values["language"][row],
+                duration=duration,
+            )
         )
-        for row in range(len(dataset))
-    ]
+    return usable, faults
 
 
 def _check_type(feature: Any, column: str, name: str) -> None:

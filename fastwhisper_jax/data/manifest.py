@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastwhisper_jax.data.audio import AudioSource
 from fastwhisper_jax.errors import InputError
@@ -32,6 +32,13 @@ class Utterance:
     language: str | None = None
     offset: float = 0.0
     duration: float | None = None
+
+
+class Dropped(NamedTuple):
+    """An utterance that is left out: its id, and why."""
+
+    id: str
+    reason: str
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
@@ -84,19 +91,39 @@ def _utterance(line: bytes, folder: Path, place: str) -> Utterance:
         raise InputError(
             f'{place} has no "audio"; each line must name its audio file, such as {_EXAMPLE}'
         )
-    offset = _seconds(fields, "offset", place) or 0.0
-    duration = _seconds(fields, "duration", place)
-    if duration == 0.0:
-        raise InputError(
-            f'{place}: "duration" is 0; it must be more than 0 seconds: correct or remove the line'
-        )
+    offset = check_seconds(fields.get("offset"), "offset", place) or 0.0
     return Utterance(
         id=_string(fields, "id", place) or (f"{audio}@{offset:g}" if offset else audio),
         audio=audio if is_remote(audio) else str(folder / audio),
         text=_string(fields, "text", place),
         language=_string(fields, "language", place) or None,
         offset=offset,
-        duration=duration,
+        duration=check_seconds(fields.get("duration"), "duration", place, is_length=True),
+    )
+
+
+def check_seconds(value: Any, name: str, place: str, *, is_length: bool = False) -> float | None:
+    """A time in seconds as data give it; None where they give none.
+
+    Args:
+        value: what they hold.
+        name: of the field.
+        place: where it stands, such as "train.jsonl:3".
+        is_length: it must be above 0.
+
+    Raises:
+        InputError: it is no finite number, or negative, or a length of 0.
+    """
+    if value is None:
+        return None
+    # bool is an int in Python and no number here; JSON as Python reads it has NaN and Infinity.
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value) and (value > 0 if is_length else value >= 0):
+            return float(value)
+    wanted = "more than 0" if is_length else "0 or more"
+    raise InputError(
+        f'{place}: "{name}" is {_shown(value)}; it must be a number of seconds, {wanted}: correct '
+        f'it, e.g. "{name}": 1.5, or remove it'
     )
 
 
@@ -107,20 +134,6 @@ def _string(fields: dict[str, Any], name: str, place: str) -> str | None:
     raise InputError(
         f'{place}: "{name}" is {_shown(value)}; it must be a string: put it in double quotes, or '
         "correct the line"
-    )
-
-
-def _seconds(fields: dict[str, Any], name: str, place: str) -> float | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    # bool is an int in Python and no number here; JSON as Python reads it has NaN and Infinity.
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value) and value >= 0:
-            return float(value)
-    raise InputError(
-        f'{place}: "{name}" is {_shown(value)}; it must be a number of seconds, 0 or more: correct '
-        f'the line, e.g. "{name}": 1.5'
     )
 
 

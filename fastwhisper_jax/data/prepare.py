@@ -6,13 +6,13 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import soundfile
 
 from fastwhisper_jax.data.audio import SAMPLE_RATE_HZ, audio_name, load_audio
-from fastwhisper_jax.data.manifest import Utterance
+from fastwhisper_jax.data.manifest import Dropped, Utterance
 from fastwhisper_jax.data.shards import (
     ABOUT,
     DROPPED,
@@ -25,13 +25,6 @@ from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.files import Path, write_whole
 
 _FULL_SCALE = 2**15
-
-
-class Dropped(NamedTuple):
-    """An utterance that is left out: its id, and why."""
-
-    id: str
-    reason: str
 
 
 def plan_shards(

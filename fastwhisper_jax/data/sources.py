@@ -6,11 +6,10 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 from fastwhisper_jax.data import hugging_face
 from fastwhisper_jax.data.audio import AudioSource, audio_name, audio_seconds
-from fastwhisper_jax.data.manifest import Utterance, read_manifest
+from fastwhisper_jax.data.manifest import Dropped, Utterance, read_manifest
 from fastwhisper_jax.data.shards import is_prepared, read_prepared
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.files import check_reachable, is_remote, path_of
@@ -21,13 +20,6 @@ _ERRORS_NAMED = 3
 
 # A duration may name this much more than the file holds: manifests round.
 _END_TOLERANCE_SECONDS = 0.05
-
-
-class Fault(NamedTuple):
-    """An utterance that cannot be used: its id, and why."""
-
-    id: str
-    reason: str
 
 
 def read_source(source: str | os.PathLike[str], split: str | None = None) -> list[Utterance]:
@@ -57,8 +49,8 @@ def read_source(source: str | os.PathLike[str], split: str | None = None) -> lis
 
 def read_usable(
     source: str | os.PathLike[str], split: str | None = None
-) -> tuple[list[Utterance], list[Fault]]:
-    """What `read_source` reads, without the utterances whose audio cannot be used, and those.
+) -> tuple[list[Utterance], list[Dropped]]:
+    """What `read_source` reads without the utterances that cannot be used, and those.
 
     Raises:
         InputError: no such source, it cannot be read, or it has several splits and none is named.
@@ -74,31 +66,32 @@ def read_usable(
                 f"{source} is no prepared folder; data in an object store must be a manifest "
                 "(.jsonl) or a folder that fastwhisper prepare made: prepare it"
             )
-        utterances = hugging_face.read_local(Path(path), split, str(source))
+        utterances, faults = hugging_face.read_local(Path(path), split, str(source))
     elif path.exists() or path.suffix in (".jsonl", ".json"):
-        utterances = read_manifest(path)
+        utterances, faults = read_manifest(path), []
     elif _HUB_ID.fullmatch(str(source)) and path.suffix != ".parquet":
-        utterances = hugging_face.read_hub(str(source), split)
+        utterances, faults = hugging_face.read_hub(str(source), split)
     else:
         raise InputError(
             f"no such path: {source}; data must be a manifest (.jsonl), a parquet file, a folder "
             "saved by datasets, or a data set's id on the Hugging Face hub: correct the path"
         )
-    return _with_durations(utterances)
+    usable, unreadable = _with_durations(utterances)
+    return usable, faults + unreadable
 
 
-def _with_durations(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Fault]]:
+def _with_durations(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Dropped]]:
     """Fills in missing durations from the audio's headers; all that cannot be used is named."""
     unknown = {u.audio for u in utterances if _is_on_disk(u.audio) or u.duration is None}
     # Order of first use, so that the errors named are the first in the source.
     sources = list(dict.fromkeys(u.audio for u in utterances if u.audio in unknown))
     with ThreadPoolExecutor(_HEADER_THREADS) as threads:
         seconds = dict(zip(sources, threads.map(_seconds_or_error, sources), strict=True))
-    checked, faults = list[Utterance](), list[Fault]()
+    checked, faults = list[Utterance](), list[Dropped]()
     for utterance in utterances:
         length = seconds.get(utterance.audio)
         if isinstance(length, InputError):
-            faults.append(Fault(utterance.id, str(length)))
+            faults.append(Dropped(utterance.id, str(length)))
         elif length is None:
             checked.append(utterance)
         else:
@@ -109,7 +102,7 @@ def _with_durations(utterances: Sequence[Utterance]) -> tuple[list[Utterance], l
                     f"{audio_name(utterance.audio)} at {length:.3f} s; it must lie within: correct "
                     '"offset" and "duration"'
                 )
-                faults.append(Fault(utterance.id, reason))
+                faults.append(Dropped(utterance.id, reason))
                 continue
             left = length - utterance.offset
             duration = left if utterance.duration is None else min(utterance.duration, left)

@@ -9,7 +9,7 @@ import soundfile
 
 from fastwhisper_jax.data.audio import EmbeddedAudio, load_audio
 from fastwhisper_jax.data.hugging_face import split_name
-from fastwhisper_jax.data.sources import read_source
+from fastwhisper_jax.data.sources import read_source, read_usable
 from fastwhisper_jax.errors import InputError
 
 
@@ -225,6 +225,23 @@ def test_a_column_of_a_wrong_type_is_an_input_error(hugging_face, tmp_path):
     table = _table(tmp_path).drop_columns(["text"]).append_column("text", [[1, 2, 3]])
     pyarrow.parquet.write_table(table, tmp_path / "set.parquet")
     with pytest.raises(InputError, match="column text holds int64; it must be text"):
+        read_source(tmp_path / "set.parquet")
+
+
+@pytest.mark.parametrize("kind", [pyarrow.float64(), pyarrow.float32(), pyarrow.int32()], ids=str)
+def test_a_duration_that_is_none_is_known_before_the_run(hugging_face, tmp_path, kind):
+    bad = [0, -1] if kind == pyarrow.int32() else [float("nan"), float("inf"), 0, -1]
+    table = _table(tmp_path, rows=len(bad) + 2)
+    durations = pyarrow.array([1, None, *bad], kind)
+    pyarrow.parquet.write_table(
+        table.append_column("duration", durations), tmp_path / "set.parquet"
+    )
+    usable, faults = read_usable(tmp_path / "set.parquet")
+    assert [u.duration for u in usable] == [1.0, 1.0]
+    assert len(faults) == len(bad)
+    assert all("must be a number of seconds, more than 0" in fault.reason for fault in faults)
+    assert 'set.parquet row 2: "duration" is ' in faults[0].reason
+    with pytest.raises(InputError, match=f"{len(bad)} errors in"):
         read_source(tmp_path / "set.parquet")
 
 
