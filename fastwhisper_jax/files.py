@@ -50,6 +50,11 @@ def path_of(text: str | os.PathLike[str]) -> Path:
     return Path(name).expanduser()
 
 
+def printable(name: str) -> str:
+    """A name as text that can be written anywhere: what of it is no UTF-8 stands as an escape."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def check_reachable(option: str, path: Path) -> bool:
     """Whether anything lies at a path in a store.
 

@@ -15,7 +15,7 @@ from fastwhisper_jax.data.audio import audio_seconds
 from fastwhisper_jax.data.recordings import RecordingFeatures
 from fastwhisper_jax.data.tokens import load_tokenizer
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.files import write_whole
+from fastwhisper_jax.files import printable, write_whole
 from fastwhisper_jax.interop.load import load_model, resolve_model
 from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.sharding import make_mesh
@@ -178,7 +178,7 @@ def _write(transcript: Transcript, options: Options, index: int, target: Path) -
 
 
 def _render(transcript: Transcript, options: Options, index: int) -> str:
-    file, to_folder = options.files[index], options.out is not None
+    file, to_folder = printable(options.files[index]), options.out is not None
     is_one_of_many = len(options.files) > 1 and not to_folder
     if options.format == "srt":
         return writers.write_srt(transcript)

@@ -117,7 +117,10 @@ def open_audio(source: AudioSource) -> soundfile.SoundFile:
         )
     try:
         # A path, not a Python file object, so that libsndfile reads without the interpreter lock.
-        return soundfile.SoundFile(source if isinstance(source, str) else io.BytesIO(source.read()))
+        # In bytes, for a name need not be UTF-8.
+        if isinstance(source, str):
+            return soundfile.SoundFile(os.fsencode(source))
+        return soundfile.SoundFile(io.BytesIO(source.read()))
     except (soundfile.SoundFileError, FileNotFoundError, TypeError) as error:
         # TypeError: headerless .raw files
         raise InputError(_not_audio(name, error)) from error

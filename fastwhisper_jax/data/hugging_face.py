@@ -184,7 +184,7 @@ def _utterances(dataset: Any, name: str) -> tuple[list[Utterance], list[Dropped]
     for column in facts:
         _check_type(dataset.features[column], column, name)
     values: dict[str | None, list[Any]] = collections.defaultdict(lambda: [None] * len(dataset))
-    values.update({column: dataset[column][:] for column in facts})
+    values.update({column: _column(dataset, column, name) for column in facts})
     usable, faults = list[Utterance](), list[Dropped]()
     for row in range(len(dataset)):
         place = f"{name} row {row}"
@@ -204,6 +204,16 @@ def _utterances(dataset: Any, name: str) -> tuple[list[Utterance], list[Dropped]
             )
         )
     return usable, faults
+
+
+def _column(dataset: Any, column: str, name: str) -> list[Any]:
+    try:
+        return list(dataset[column][:])
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name}: column {column} holds text that is not UTF-8 ({error.reason}); it must be: "
+            "write the data set again"
+        ) from error
 
 
 def _check_type(feature: Any, column: str, name: str) -> None:

@@ -49,8 +49,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
             "text", "language", "id", "offset" and "duration" (seconds).
 
     Raises:
-        InputError: no such file, a line that is no JSON object or has a field missing or of a
-            wrong type (file and line are named), or no utterance at all.
+        InputError: no such file, a line that is no JSON object or has a field missing, of a wrong
+            type or of no Unicode text (file and line are named), or no utterance at all.
     """
     file = path_of(path)
     try:
@@ -129,12 +129,21 @@ def check_seconds(value: Any, name: str, place: str, *, is_length: bool = False)
 
 def _string(fields: dict[str, Any], name: str, place: str) -> str | None:
     value = fields.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    raise InputError(
-        f'{place}: "{name}" is {_shown(value)}; it must be a string: put it in double quotes, or '
-        "correct the line"
-    )
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InputError(
+            f'{place}: "{name}" is {_shown(value)}; it must be a string: put it in double quotes, '
+            "or correct the line"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON may escape one half of a surrogate pair
+        raise InputError(
+            f'{place}: "{name}" holds {value[error.start]!r}, which is half of a character; it '
+            "must be text that UTF-8 can hold: correct or remove the line"
+        ) from None
+    return value
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,25 @@ def test_one_file_is_plain_and_its_text_that_of_many(model, files):
         for ours, theirs in zip(content["segments"], expected["segments"], strict=True):
             assert ours["tokens"] == theirs["tokens"]
             np.testing.assert_allclose(ours["avg_logprob"], theirs["avg_logprob"], atol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["txt", "json"])
+@pytest.mark.parametrize("to_folder", [False, True], ids=["printed", "to a folder"])
+def test_a_name_that_is_not_utf_8_is_read_and_shown_by_its_bytes(
+    model, files, tmp_path, format, to_folder
+):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.flac")
+    shutil.copy(files[1], odd)
+    out = tmp_path / "out" if to_folder else None
+    done, said = run(quick(model, (odd, files[0]), format=format, out=out))
+    assert done
+    if to_folder:
+        said = [(out / os.fsdecode(b"caf\xe9.%s" % format.encode())).read_text()]
+    "".join(said).encode()
+    if format == "json":
+        assert json.loads(said[0])["file"] == str(tmp_path / "caf\\udce9.flac")
+    elif not to_folder:
+        assert said[0].startswith(str(tmp_path / "caf\\udce9.flac:\n"))
 
 
 def test_unreadable_files_are_named_and_do_not_stop_the_rest(model, files, tmp_path, capsys):

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -55,6 +57,13 @@ def test_padding_adds_zeros_after_and_trimming_keeps_the_start():
     np.testing.assert_array_equal(pad_or_trim(audio, 5), [1, 2, 3, 0, 0])
     np.testing.assert_array_equal(pad_or_trim(audio, 2), [1, 2])
     assert pad_or_trim(audio, 5).dtype == np.float32
+
+
+def test_a_file_whose_name_is_not_utf_8_is_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", _tone(0.3, 16_000), 16_000)
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    (tmp_path / "a.wav").rename(path)
+    assert load_audio(path).shape == (4_800,)
 
 
 def _missing(folder):

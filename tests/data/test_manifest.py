@@ -44,6 +44,8 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
         ('{"audio": 3}', '"audio" is 3'),
         ('{"audio": "a.wav", "text": 12}', '"text" is 12; it must be a string'),
         ('{"audio": "a.wav", "language": ["en"]}', '"language" is'),
+        (r'{"audio": "a.wav", "text": "so \ud83d"}', r""""text" holds '\ud83d', which is half"""),
+        (r'{"audio": "\udce9.wav"}', r""""audio" holds '\udce9'"""),
         ('{"audio": "a.wav", "offset": -1}', '"offset" is -1; it must be a number of seconds'),
         ('{"audio": "a.wav", "offset": true}', '"offset" is true'),
         ('{"audio": "a.wav", "duration": "3"}', '"duration" is "3"'),
@@ -67,6 +69,12 @@ def test_a_line_that_is_not_utf_8_is_named(tmp_path):
     path.write_bytes('{"audio": "é.wav"}'.encode("latin-1"))
     with pytest.raises(InputError, match=r"m\.jsonl:1 is not JSON \(not UTF-8\)"):
         read_manifest(path)
+
+
+def test_a_character_that_json_escapes_in_two_halves_is_whole(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text(r'{"audio": "a.wav", "text": "\ud83d\ude00"}')
+    assert read_manifest(path)[0].text == "\N{GRINNING FACE}"
 
 
 @pytest.mark.parametrize("content", ["", "\n  \n"])

@@ -245,6 +245,16 @@ def test_a_duration_that_is_none_is_known_before_the_run(hugging_face, tmp_path,
         read_source(tmp_path / "set.parquet")
 
 
+def test_text_that_is_not_utf_8_is_an_input_error(hugging_face, tmp_path):
+    half = b"\xed\xa0\xbd"  # what some write for one half of a surrogate pair
+    ends = pyarrow.py_buffer(np.array([0, len(half)], np.int32).tobytes())
+    text = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, ends, pyarrow.py_buffer(half)])
+    table = _table(tmp_path, rows=1).drop_columns(["text"]).append_column("text", text)
+    pyarrow.parquet.write_table(table, tmp_path / "set.parquet")
+    with pytest.raises(InputError, match="column text holds text that is not UTF-8"):
+        read_source(tmp_path / "set.parquet")
+
+
 @pytest.mark.real
 def test_real_manifests_are_complete(real_data):
     utterances = read_source(real_data / "asterisk-en" / "test.jsonl")
