@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastwhisper_jax.commands.models import place_params
-from fastwhisper_jax.commands.scoring import detokenizer, evaluation_batches, transcriber
+from fastwhisper_jax.commands.scoring import (
+    default_normalizer,
+    detokenizer,
+    evaluation_batches,
+    transcriber,
+)
 from fastwhisper_jax.data.corpus import Corpus, read_corpus
 from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.data.tokens import load_tokenizer
@@ -73,7 +78,6 @@ def run(options: Options) -> Report:
     how = model_options(mesh, options.dtype)
     transcribe = transcriber(model.dims, how, rules, options.max_new_tokens, options.beam)
     load_audio = functools.partial(audio_inputs, samples=model.dims.n_samples)
-    is_english = all((u.language or options.language) == "en" for u in corpus.utterances)
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:
         advance.say(corpus.summary)
         by_length = _taken(corpus, order)
@@ -84,7 +88,7 @@ def run(options: Options) -> Report:
             (_counted(batch, advance) for batch in batches),
             detokenizer(tokenizer),
             rules.end_of_text,
-            options.normalizer or ("english" if is_english else "basic"),
+            options.normalizer or default_normalizer(corpus, options.task),
             options.strip_diacritics,
             model=options.model,
             data=options.data,

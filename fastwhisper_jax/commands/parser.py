@@ -100,7 +100,8 @@ def make_parser(
     evaluate.add_argument(
         "--normalizer",
         choices=("english", "basic", "digits", "none"),
-        help="of both sides before scoring; default: english for English, else basic",
+        help="of both sides before scoring; default: english for English texts and translations, "
+        "else basic",
     )
     evaluate.add_argument(
         "--strip-diacritics", action="store_true", help="drop accents on both sides"

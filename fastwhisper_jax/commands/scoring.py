@@ -83,6 +83,12 @@ def transcriber(
     return make_transcribe(encode, dims, options, rules, max_new_tokens, beams)
 
 
+def default_normalizer(corpus: Corpus, task: str) -> str:
+    """english where all texts are English, as translations always are; otherwise basic."""
+    is_english = task == "translate" or all(u.language == "en" for u in corpus.utterances)
+    return "english" if is_english else "basic"
+
+
 def detokenizer(tokenizer: Any) -> Callable[[Any], str]:
     """Token ids to text, special tokens and timestamps left out."""
     return functools.partial(tokenizer.decode, skip_special_tokens=True)

@@ -17,7 +17,12 @@ from fastwhisper_jax.commands.run_directory import (
     resolved,
     write_config,
 )
-from fastwhisper_jax.commands.scoring import detokenizer, evaluation_batches, transcriber
+from fastwhisper_jax.commands.scoring import (
+    default_normalizer,
+    detokenizer,
+    evaluation_batches,
+    transcriber,
+)
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.corpus import Corpus, read_corpus
 from fastwhisper_jax.data.loader import LoadInputs, audio_inputs
@@ -168,7 +173,7 @@ def _make_score(
     rules = decoding_rules(pair.teacher.generation_config)
     options = model_options(mesh, config.student.dtype)
     transcribe = transcriber(pair.student_dims, options, rules, config.training.max_new_tokens)
-    is_english = all((u.language or config.data.language) == "en" for u in corpus.utterances)
+    normalizer = default_normalizer(corpus, config.data.task)
 
     def score(params: dict[str, Any]) -> dict[str, float]:
         report, _ = evaluate(
@@ -177,7 +182,7 @@ def _make_score(
             evaluation_batches(corpus, load_inputs, mesh, config.training.eval_batch_size),
             detokenizer(tokenizer),
             rules.end_of_text,
-            "english" if is_english else "basic",
+            normalizer,
         )
         return {"eval_wer": report.wer, "eval_cer": report.cer}
 

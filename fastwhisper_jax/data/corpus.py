@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 from fastwhisper_jax.data.batches import UtteranceSize, select_fitting
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.data.sources import read_source
-from fastwhisper_jax.data.tokens import UtteranceTokens, tokenise
+from fastwhisper_jax.data.tokens import (
+    UtteranceTokens,
+    is_multilingual,
+    language_code,
+    tokenise,
+)
 from fastwhisper_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +24,7 @@ class Corpus:
     """Utterances that fit the model, in the order of their sources.
 
     Attributes:
-        utterances: with text and duration.
+        utterances: with text, duration and the code of their language.
         tokens: prompt and label of each.
         sizes: what batch planning needs of each.
         summary: one line for the user: how many there are, and how many were dropped and why.
@@ -45,7 +50,7 @@ def read_corpus(
     Args:
         sources: manifests or data sets, see `sources.read_source`.
         tokenizer: of the model.
-        language: of utterances that name none.
+        language: code or English name, of utterances that name none.
         task: "transcribe" or "translate".
         buckets: target lengths T; the longest bounds prompt and label.
         context_seconds: length of the encoder's window.
@@ -53,8 +58,11 @@ def read_corpus(
     Raises:
         InputError: a source cannot be used, or nothing is left.
     """
-    utterances = [utterance for source in sources for utterance in read_source(source)]
-    tokens = tokenise(tokenizer, utterances, language, task)
+    if language is None and not is_multilingual(tokenizer):
+        language = "en"
+    found = (utterance for source in sources for utterance in read_source(source))
+    utterances = [_with_language(utterance, language) for utterance in found]
+    tokens = tokenise(tokenizer, utterances, task)
     sizes = [
         UtteranceSize(
             utterance.duration or 0.0,
@@ -84,3 +92,8 @@ def read_corpus(
         tuple(sizes[i] for i in chosen.kept),
         summary,
     )
+
+
+def _with_language(utterance: Utterance, default: str | None) -> Utterance:
+    spoken = utterance.language or default
+    return dataclasses.replace(utterance, language=spoken and language_code(spoken))

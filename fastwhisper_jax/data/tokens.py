@@ -88,6 +88,13 @@ def is_multilingual(tokenizer: "WhisperTokenizer") -> bool:
     return has_tasks and end_of_text(tokenizer) != _ENGLISH_END_OF_TEXT
 
 
+def language_code(language: str) -> str:
+    """Code such as "en" of a language that is given by its code or English name, in any case."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    return TO_LANGUAGE_CODE.get(language.lower(), language.lower())
+
+
 def prompt_tokens(
     tokenizer: "WhisperTokenizer", language: str | None, task: str = "transcribe"
 ) -> tuple[int, ...]:
@@ -108,7 +115,7 @@ def prompt_tokens(
     if task not in TASKS:
         raise InputError(f"task {task!r} is not known; it must be one of {', '.join(TASKS)}")
     if not is_multilingual(tokenizer):
-        if language not in (None, "en", "english") or task != "transcribe":
+        if (language and language_code(language)) not in (None, "en") or task != "transcribe":
             raise InputError(
                 f"language {language!r} and task {task!r} are given to an English-only model; "
                 "it can only transcribe English: choose a multilingual model"
@@ -119,7 +126,7 @@ def prompt_tokens(
             "no language is given; a multilingual model must be told one: set the recipe's "
             'language, or "language" in each line of the manifest'
         )
-    token = f"<|{_language_code(language)}|>"
+    token = f"<|{language_code(language)}|>"
     if not _has_token(tokenizer, token):
         raise InputError(
             f'language {language!r} is not known to the model; it must be a code such as "en" or '
@@ -142,10 +149,9 @@ def label_tokens(tokenizer: "WhisperTokenizer", text: str) -> tuple[int, ...]:
 def tokenise(
     tokenizer: "WhisperTokenizer",
     utterances: Iterable[Utterance],
-    language: str | None,
     task: str = "transcribe",
 ) -> list[UtteranceTokens]:
-    """Prompt and label of each utterance; an utterance's own language wins over `language`.
+    """Prompt and label of each utterance.
 
     Raises:
         InputError: an utterance has no text, or a language that the model does not know.
@@ -153,7 +159,7 @@ def tokenise(
     prompts: dict[str | None, tuple[int, ...]] = {}
     rows = []
     for utterance in utterances:
-        spoken = utterance.language or language
+        spoken = utterance.language
         if utterance.text is None:
             raise InputError(
                 f"utterance {utterance.id} ({audio_name(utterance.audio)}) has no text; training "
@@ -193,12 +199,6 @@ def decoder_arrays(
     label_mask = np.zeros((length,), np.float32)
     label_mask[len(prompt) - 1 : len(given)] = 1.0
     return DecoderArrays(input_ids, labels, label_mask)
-
-
-def _language_code(language: str) -> str:
-    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
-    return TO_LANGUAGE_CODE.get(language.lower(), language.lower())
 
 
 def _ids(tokenizer: "WhisperTokenizer", *tokens: str) -> tuple[int, ...]:

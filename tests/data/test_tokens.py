@@ -68,7 +68,7 @@ def test_prompt_names_language_and_task(tokenizer, language, task):
     ]
 
 
-@pytest.mark.parametrize("language", [None, "en"])
+@pytest.mark.parametrize("language", [None, "en", "EN", "english", "English"])
 def test_prompt_of_an_english_only_model_has_no_language(english_tokenizer, language):
     assert not is_multilingual(english_tokenizer)
     assert _names(english_tokenizer, prompt_tokens(english_tokenizer, language)) == [
@@ -107,19 +107,19 @@ def test_labels_joined_are_the_label_of_the_text_joined_with_a_space(tokenizer):
     assert joined == label_tokens(tokenizer, f"{first} {second}")
 
 
-def test_an_utterances_own_language_wins_over_the_recipes(tokenizer):
-    utterances = [Utterance("a", "/a.wav", "sí", "es"), Utterance("b", "/b.wav", "yes")]
-    spanish, english = tokenise(tokenizer, utterances, "en")
+def test_each_utterance_has_the_prompt_of_its_language(tokenizer):
+    utterances = [Utterance("a", "/a.wav", "sí", "es"), Utterance("b", "/b.wav", "yes", "en")]
+    spanish, english = tokenise(tokenizer, utterances)
     assert spanish.prompt == prompt_tokens(tokenizer, "es")
     assert english.prompt == prompt_tokens(tokenizer, "en")
     assert english.label == label_tokens(tokenizer, "yes")
 
 
 def test_an_utterance_without_text_or_of_an_unknown_language_is_named(tokenizer):
-    with pytest.raises(InputError, match=r"utterance b \(/b.wav\) has no text"):
-        tokenise(tokenizer, [Utterance("b", "/b.wav")], "en")
+    with pytest.raises(InputError, match=r'utterance b \(/b.wav\) has no text'):
+        tokenise(tokenizer, [Utterance("b", "/b.wav", None, "en")])
     with pytest.raises(InputError, match="utterance c: language 'tlh'"):
-        tokenise(tokenizer, [Utterance("c", "/c.wav", "nuqneH", "tlh")], "en")
+        tokenise(tokenizer, [Utterance("c", "/c.wav", "nuqneH", "tlh")])
 
 
 @pytest.mark.parametrize("label", [(), (5,), (5, 6, 7)])
