@@ -162,8 +162,8 @@ def tokenise(
         spoken = utterance.language
         if utterance.text is None:
             raise InputError(
-                f"utterance {utterance.id} ({audio_name(utterance.audio)}) has no text; training "
-                'needs a transcript for each utterance: add "text", or pseudo-label the data first'
+                f"utterance {utterance.id} ({audio_name(utterance.audio)}) has no text; each "
+                'utterance needs a transcript, to learn or to be scored: add "text"'
             )
         if spoken not in prompts:
             try:

@@ -116,7 +116,7 @@ def test_each_utterance_has_the_prompt_of_its_language(tokenizer):
 
 
 def test_an_utterance_without_text_or_of_an_unknown_language_is_named(tokenizer):
-    with pytest.raises(InputError, match=r'utterance b \(/b.wav\) has no text'):
+    with pytest.raises(InputError, match=r'utterance b \(/b.wav\) has no text; .* add "text"'):
         tokenise(tokenizer, [Utterance("b", "/b.wav", None, "en")])
     with pytest.raises(InputError, match="utterance c: language 'tlh'"):
         tokenise(tokenizer, [Utterance("c", "/c.wav", "nuqneH", "tlh")])
