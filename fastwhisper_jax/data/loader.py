@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from fastwhisper_jax.data.audio import load_audio
+from fastwhisper_jax.data.audio import load_audio, pad_or_trim
 from fastwhisper_jax.data.batches import BatchPlan
 from fastwhisper_jax.data.features import HOP_SAMPLES
 from fastwhisper_jax.data.manifest import Utterance
@@ -48,9 +48,9 @@ def audio_inputs(rows: Rows, target_length: int, *, samples: int) -> Batch:
         if not row:
             continue
         parts = [load_audio(each.audio, each.offset, each.duration) for each in row]
-        speech = np.concatenate(parts)[:samples]
-        audio[index, : len(speech)] = speech
-        frames[index] = -(-len(speech) // HOP_SAMPLES)  # rounded up
+        speech = np.concatenate(parts)
+        audio[index] = pad_or_trim(speech, samples)
+        frames[index] = -(-min(len(speech), samples) // HOP_SAMPLES)  # rounded up
     return {"audio": audio, "frames": frames}
 
 
