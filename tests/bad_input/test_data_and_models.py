@@ -62,6 +62,11 @@ def test_an_utterance_without_text(world, refused, command):
     refused(command, "utterance u2 (", "has no text", 'add "text"')
 
 
+def test_text_with_half_of_a_character(world, refused, command):
+    world.change_line(3, text="two \ud83d")
+    refused(command, f"{world.manifest}:3: \"text\" holds '\\ud83d', which is half", "correct or")
+
+
 def test_an_unknown_language(world, refused, command):
     world.change_line(1, language="xx")
     refused(command, "utterance u0: language 'xx' is not known to the model", "correct it")
