@@ -51,7 +51,7 @@ declare -A option=(
     [service-account]="EMAIL|SERVICE_ACCOUNT||who the workers are (default: the project's)"
     [wait]="MINUTES||120|wait for the slice no longer than this"
     [poll]="SECONDS||30|between two looks"
-    [commit]="COMMIT|||what to install (default: HEAD, if nothing is uncommitted)"
+    [commit]="COMMIT|||what to install (default: HEAD, if no tracked file is changed)"
     [run-id]="ID|RUN_ID||the run's name; the same again continues it"
     [runs]="FOLDER|RUNS||holds the run directories, such as gs://my-bucket/runs"
     [secrets]="FILE|||NAME=VALUE lines for the run's environment; mode 600"

@@ -7,7 +7,7 @@ worker_script=fastwhisper/worker.sh # below each worker's home folder
 
 find_commit() {
     local wanted=${setting[commit]}
-    if [[ -z $wanted && -n $(git -C "$checkout" status --porcelain) ]]; then
+    if [[ -z $wanted && -n $(git -C "$checkout" status --porcelain --untracked-files=no) ]]; then
         bad_input "$checkout has uncommitted changes: commit them, or say --commit COMMIT"
     fi
     commit=$(git -C "$checkout" rev-parse --verify --quiet --end-of-options \
@@ -15,6 +15,13 @@ find_commit() {
         bad_input "--commit is '$wanted'; $checkout has no such commit"
     git -C "$checkout" cat-file -e "$commit:launch/worker.sh" 2>/dev/null ||
         bad_input "--commit is '$wanted'; that commit has no launch/worker.sh; take a later one"
+    if takes_arguments "$subcommand"; then find_recipe "${train_arguments[0]}"; fi
+}
+
+# Untracked files stay here, so a recipe has to be a file of the commit that the workers get.
+find_recipe() {
+    [[ $(git -C "$checkout" cat-file -t "$commit:$1" 2>/dev/null) == blob ]] ||
+        bad_input "the recipe '$1' is no file of commit ${commit:0:12}, which workers get: commit it"
 }
 
 # The commit's own worker.sh installs it and stays on the worker for every later command.

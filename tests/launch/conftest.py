@@ -17,6 +17,7 @@ import pytest
 
 FAKES = Path(__file__).parent / "fakes"
 LAUNCH = Path(__file__).parents[2] / "launch"
+RECIPES = ("recipe.py", "recipe with spaces.py", "configs/askd_large_v3.py")
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,9 @@ def _kill_runs(folder: Path) -> None:
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
     checkout = tmp_path / "checkout"
     shutil.copytree(LAUNCH, checkout / "launch")
+    for recipe in RECIPES:
+        (checkout / recipe).parent.mkdir(exist_ok=True)
+        (checkout / recipe).write_text("config = None\n")
     folder = tmp_path / "cloud"
     folder.mkdir()
     path = f"{FAKES}:{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"

@@ -157,6 +157,29 @@ def test_only_what_is_committed_is_installed(cloud):
     assert "# changed" not in (code / "launch/tpu.sh").read_text()
 
 
+def test_untracked_files_are_no_hindrance(cloud):
+    cloud.ready(plan="0")
+    (cloud.checkout / "plan.json").write_text("{}\n")
+    assert cloud.tpu("sync").returncode == 0
+    ran = cloud.tpu("run", *RUN, "--", "recipe.py")
+    assert ran.returncode == 0, ran.stderr
+    assert not (cloud.home(1) / f"fastwhisper/code/{cloud.commit}/plan.json").exists()
+
+
+@pytest.mark.parametrize("recipe", ["new.py", "/elsewhere/recipe.py", "configs", "no such.py"])
+@pytest.mark.parametrize("command", ["run", "resume"])
+def test_a_recipe_that_the_commit_does_not_hold_is_refused(cloud, command, recipe):
+    (cloud.checkout / "new.py").write_text("config = None\n")
+    slices = ("--accelerator-type", "v5litepod-16") if command == "resume" else ()
+    for chosen in ((), ("--commit", "HEAD"), ("--dry-run",)):
+        refused = cloud.tpu(command, *slices, *RUN, *chosen, "--", recipe)
+        assert refused.returncode == 2
+        (line,) = refused.stderr.splitlines()
+        assert f"the recipe '{recipe}' is no file of commit {cloud.commit[:12]}" in line
+        assert "commit it" in line
+    assert cloud.calls == []
+
+
 def test_delete_asks_and_takes_only_what_create_made(cloud):
     cloud.ready()
     asked = cloud.tpu("delete")
