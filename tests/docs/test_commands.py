@@ -29,10 +29,13 @@ FIRST_PAGES = ("README.md", "docs/own-audio.md")
 # Commands that are not run, by how they begin, and why.
 NOT_RUN = {
     "fastwhisper demo": "trains for minutes, and needs the extra demo; it has tests of its own",
+    "python3 -m venv": "makes an environment to install into; .ci/run does as well",
+    ". .venv/bin/activate": "goes with it",
     "pip install": "needs a package index; .ci/run installs in fresh environments",
     "pytest": "these are the tests",
     "tensorboard": "serves until it is stopped",
     "gcloud": "needs a Google Cloud project",
+    "number=$(gcloud": "needs a Google Cloud project",
     "ssh-keygen": "makes a key for gcloud",
     "eval": "starts an ssh agent for gcloud",
     "export PROJECT": "settings of launch/tpu.sh",
