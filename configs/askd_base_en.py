@@ -8,9 +8,10 @@ the teacher's: an hour of speech holds few of its 51,865 tokens. Sized for two C
 twenty minutes of speech. `askd_base_en`, `distil_whisper_base_en` and `ce_base_en` differ only in
 their objective.
 
-Hardware: 2 CPU cores. Hours: 0.35 (and 0.08 once to fill the encoder cache).
-Result: 17.2 % WER on 466 words of held-out prompts of the
-same speaker (teacher 7.3 %), trained on 18 minutes; see README.md for its intervals and controls.
+Hardware: 2 CPU cores. Hours: 0.35 beside other jobs (and 0.08 once to fill the encoder cache).
+Result: 17.2 % WER on 466 words of held-out prompts of the same speaker (teacher 7.3 %), trained on
+18 minutes; see docs/results.md for its
+intervals and controls.
 """
 
 from fastwhisper_jax.config import (

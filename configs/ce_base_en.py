@@ -8,9 +8,9 @@ the teacher's: an hour of speech holds few of its 51,865 tokens. Sized for two C
 twenty minutes of speech. `askd_base_en`, `distil_whisper_base_en` and `ce_base_en` differ only in
 their objective.
 
-Hardware: 2 CPU cores. Hours: 0.28 (and 0.08 once to fill the encoder cache).
-Result: 26.8 % WER on 466 words of held-out prompts of the
-same speaker (teacher 7.3 %), trained on 18 minutes; see README.md.
+Hardware: 2 CPU cores. Hours: 0.28 beside other jobs (and 0.08 once to fill the encoder cache).
+Result: 26.8 % WER on 466 words of held-out prompts of the same speaker (teacher 7.3 %), trained on
+18 minutes; see docs/results.md.
 """
 
 from fastwhisper_jax.config import (
