@@ -1,7 +1,7 @@
 """ASKD of whisper-large-v3 into its encoder and two decoder layers, on a TPU pod.
 
     fastwhisper train configs/askd_large_v3.py --run-dir runs/large_v3 \\
-        --data.train pseudo_labels/manifest.jsonl --data.eval test.jsonl
+        --data.train train.jsonl --data.eval test.jsonl
 
 The whole encoder is frozen and shared, so it is run once for teacher and student. Length, batch and
 learning rate are Distil-Whisper's (arXiv 2311.00430: 80,000 updates of 256 utterances at 1e-4); the
@@ -9,7 +9,12 @@ teacher's weight falls to 0.2 over the first three quarters while the student's 
 Utterances are joined to fill the 30 s window. Parameters, optimiser state and EMA lie over 8
 chips, the batch over all.
 
-Hardware: a TPU slice of 8 to 256 chips. Hours: not yet measured. Result: not yet measured.
+Distil-Whisper's labels are the teacher's own transcripts. This package does not make them yet: give
+human transcripts, or a manifest with the teacher's, which `fastwhisper transcribe --format json`
+writes as `text` of each file.
+
+Hardware: a TPU slice of 8 to 256 chips. Hours: not yet measured; `fastwhisper plan` gives a lower
+bound. Result: not yet measured.
 """
 
 from fastwhisper_jax.config import (

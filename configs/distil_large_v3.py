@@ -1,11 +1,15 @@
 """Distil-Whisper's objective for whisper-large-v3, on a TPU pod: the control of `askd_large_v3`.
 
     fastwhisper train configs/distil_large_v3.py --run-dir runs/distil_large_v3 \\
-        --data.train pseudo_labels/manifest.jsonl --data.eval test.jsonl
+        --data.train train.jsonl --data.eval test.jsonl
 
 0.8 CE + 1.0 KL at temperature 2, constant throughout (arXiv 2311.00430, its released code). All
 else is as in `askd_large_v3`: the same student, the same batches in the same order, the same number
 of updates, so that what differs between two runs is the objective.
+
+Distil-Whisper's labels are the teacher's own transcripts. This package does not make them yet: give
+human transcripts, or a manifest with the teacher's, which `fastwhisper transcribe --format json`
+writes as `text` of each file.
 
 Hardware: a TPU slice of 8 to 256 chips. Hours: not yet measured; `fastwhisper plan` gives a lower
 bound. Result: not yet measured.
