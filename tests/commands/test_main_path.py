@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from flax import traverse_util
 from fastwhisper_jax.interop.load import load_model
 from fastwhisper_jax.training.metrics import MetricsLog
 
+GUIDE = Path(__file__).parents[2] / "docs" / "own-audio.md"
 STEPS = 8
 STOPPED_AT = 3
 TIMES = {"step_seconds", "samples_per_second"}
@@ -239,6 +241,16 @@ def test_a_report_holds_exactly_the_promised_fields(report, exported, tiny_manif
     assert values["normalizer"] == "english"  # which makes one word of "one two": 12
     assert values["rtfx"] == values["audio_seconds"] / values["wall_seconds"]
     assert values["parameters"] == sum(leaf.size for leaf in leaves(exported[0]).values())
+
+
+def test_the_guide_describes_every_name_in_both_files(whole, report):
+    section = GUIDE.read_text(encoding="utf-8").split("\n## Files\n")[1]
+    described = [
+        set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.+?) \|", table, re.MULTILINE))))
+        for table in section.split("**The report**")
+    ]
+    metrics = rows(whole[0] / "metrics.jsonl")[-1]
+    assert described == [set(metrics), set(json.loads(report[0].read_text()))]
 
 
 def test_the_summary_says_what_the_report_holds(report):
