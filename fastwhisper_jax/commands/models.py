@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from fastwhisper_jax.config import Config
@@ -13,7 +14,7 @@ from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop.load import LoadedModel, load_model, resolve_model
 from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.models.student import kept_layers, student_dimensions, student_params
-from fastwhisper_jax.training.sharding import tree_shardings
+from fastwhisper_jax.training.sharding import put_array, tree_shardings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Pair:
     Attributes:
         teacher: as loaded.
         student_dims: sizes of the student.
-        student_params: float32, before its first update.
+        student_params: float32, before its first update, on the host.
         encoder_layers, decoder_layers: the layers that it keeps of what it was cut from.
         origin: folder of the model that it was cut from.
     """
@@ -67,6 +68,9 @@ def load_pair(config: Config) -> Pair:
 
 
 def place_params(params: dict[str, Any], dtype: str, mesh: Mesh) -> dict[str, Any]:
-    """Parameters in their compute dtype, divided over the mesh."""
-    cast = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
-    return jax.device_put(cast, tree_shardings(cast, mesh))
+    """Parameters that are on the host, in their compute dtype and divided over the mesh."""
+    return jax.tree.map(
+        lambda x, sharding: put_array(np.asarray(x, jnp.dtype(dtype)), sharding),
+        params,
+        tree_shardings(params, mesh),
+    )

@@ -34,6 +34,7 @@ from fastwhisper_jax.evaluation.rules import decoding_rules
 from fastwhisper_jax.files import Path, path_of
 from fastwhisper_jax.interop.names import parameter_count
 from fastwhisper_jax.recipe import to_json
+from fastwhisper_jax.training.array_store import params_digest
 from fastwhisper_jax.training.assembly import (
     Models,
     RunData,
@@ -119,15 +120,20 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     score = None
     if eval_corpus is not None:
         score = _make_score(config, pair, eval_corpus, data.load_eval_inputs, tokenizer, mesh)
-    _begin(config, run_dir, data)
+    _begin(config, run_dir, pair, data)
     train(config, run_dir, models, data, schedule, mesh, score)
     say(f"done; export the student with: fastwhisper export {run_dir} --out DIR")
 
 
-def _begin(config: Config, run_dir: Path, data: RunData) -> None:
+def _begin(config: Config, run_dir: Path, pair: Pair, data: RunData) -> None:
     """Writes the config once every process has read the same and has found no fault in it."""
     corpora = [fingerprint(corpus) for corpus in (data.train, data.eval) if corpus is not None]
     check_agreement("recipe", sha256(to_json(config).encode()).hexdigest())
+    if jax.process_count() > 1:  # it takes seconds
+        models = {"teacher": pair.teacher.params}
+        if config.student.path is not None:
+            models["student"] = pair.student_params
+        check_agreement("teacher or student", params_digest(models))
     check_agreement("data", sha256(repr(corpora).encode()).hexdigest())
     if jax.process_index() == 0:
         write_config(run_dir, config)

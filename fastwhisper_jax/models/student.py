@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fastwhisper_jax.errors import InputError
@@ -87,14 +86,24 @@ def student_params(
     encoder_layers: tuple[int, ...],
     decoder_layers: tuple[int, ...],
 ) -> dict[str, Any]:
-    """The student's first parameters: float32 copies of what the teacher has at the kept layers."""
+    """The student's first parameters: what the teacher has at the kept layers.
 
-    def copy(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.array(x, jnp.float32), tree)
+    Args:
+        teacher_params: on the host, NumPy arrays.
+        dims: of the student.
+        encoder_layers, decoder_layers: those that are kept, ascending.
+
+    Returns:
+        Nested dict of NumPy float32 arrays, which nobody must change: whatever is float32 and not
+        cut is the teacher's own memory.
+    """
 
     def keep(stack: Params, layers: tuple[int, ...]) -> dict[str, Any]:
-        index = np.array(layers)
-        return copy({**stack, "layers": jax.tree.map(lambda x: x[index], stack["layers"])})
+        def cut(x: Any) -> Any:
+            return x if len(layers) == len(x) else x[np.array(layers)]
+
+        kept = {**stack, "layers": jax.tree.map(cut, stack["layers"])}
+        return jax.tree.map(lambda x: np.asarray(x, np.float32), kept)
 
     encoder = keep(teacher_params["encoder"], encoder_layers)
     encoder["positions"] = encoder["positions"][: dims.n_audio_ctx]

@@ -17,7 +17,7 @@ from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.training.feeding import device_batches, make_featurise
 from fastwhisper_jax.training.metrics import reduce_pairs
 from fastwhisper_jax.training.plan import RunPlan
-from fastwhisper_jax.training.sharding import model_options, tree_shardings
+from fastwhisper_jax.training.sharding import model_options, put_array, tree_shardings
 from fastwhisper_jax.training.state import TrainState, init_state, split_params, whole_student
 from fastwhisper_jax.training.step import Distillation, Phase, make_eval_step, make_train_step
 
@@ -31,8 +31,8 @@ class Models:
     Attributes:
         teacher_dims, student_dims: sizes.
         teacher_params: on the mesh, in the teacher's dtype.
-        student_params: the student before its first update, float32; the encoder is not read where
-            it is the teacher's.
+        student_params: the student before its first update, float32, on the host; the encoder is
+            not read where it is the teacher's.
     """
 
     teacher_dims: ModelDimensions
@@ -128,13 +128,15 @@ def abstract_state(
 def first_state(
     config: Config, student_params: dict[str, Any], plan: RunPlan, shardings: TrainState
 ) -> TrainState:
-    """The state before the first update, on the mesh."""
+    """The state before the first update, on the mesh; `student_params` are on the host."""
     parts = _own_params(config, student_params)
     keeps_self = config.objective.has_self_phase
     init = jax.jit(
-        lambda p, f: init_state(p, f, plan.optimizer, keeps_self), out_shardings=shardings
+        lambda p, f: init_state(p, f, plan.optimizer, keeps_self),
+        donate_argnums=(0, 1),
+        out_shardings=shardings,
     )
-    return init(*parts)
+    return init(*jax.tree.map(put_array, parts, (shardings.params, shardings.frozen_params)))
 
 
 def _own_params(

@@ -94,7 +94,7 @@ def check_agreement(what: str, digest: str) -> None:
 
     Args:
         what: for the error, e.g. "data".
-        digest: of it, 64 hexadecimal digits.
+        digest: of it, hexadecimal and of one length.
 
     Raises:
         InputError: this process has another one than process 0.

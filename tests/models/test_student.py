@@ -81,15 +81,16 @@ def test_parameters_are_the_teachers_at_the_kept_layers_bit_for_bit(dims, params
     assert shapes["encoder"]["positions"] == (12, dims.n_state)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_parameters_are_copies_in_float32(dims, dtype):
-    """Training donates the student's buffers; the teacher's must not be among them."""
-    ones = jax.numpy.ones((dims.n_audio_ctx, 2), dtype)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_parameters_are_float32_on_the_host_and_what_is_not_cut_takes_no_memory(dims, dtype):
+    ones = np.ones((dims.n_audio_ctx, 2), dtype)
     teacher = {
         "encoder": {"layers": {"bias": ones[:2]}, "positions": ones},
-        "decoder": {"layers": {"bias": ones[:3]}},
+        "decoder": {"layers": {"bias": ones[:3]}, "embed_tokens": ones},
     }
-    student = student_params(teacher, dims, (0, 1), (0, 1, 2))
-    for ours, theirs in zip(jax.tree.leaves(student), jax.tree.leaves(teacher), strict=True):
-        assert ours.dtype == np.float32
-        assert ours.unsafe_buffer_pointer() != theirs.unsafe_buffer_pointer()
+    student = student_params(teacher, dims, (0, 1), (0, 2))
+    for leaf in jax.tree.leaves(student):
+        assert isinstance(leaf, np.ndarray) and leaf.dtype == np.float32
+    assert np.shares_memory(student["encoder"]["positions"], ones) == (dtype == "float32")
+    assert np.shares_memory(student["encoder"]["layers"]["bias"], ones) == (dtype == "float32")
+    assert not np.shares_memory(student["decoder"]["layers"]["bias"], ones)

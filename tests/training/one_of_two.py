@@ -1,7 +1,8 @@
 """`fastwhisper` as one process of a run, for tests: python one_of_two.py SEEN HARM ARGUMENTS...
 
 Writes to SEEN a JSON line a batch: the ids of the rows that this process reads. HARM is "fail" (a
-batch cannot be read), "die" (kill -9 of itself there) or "none". What died is missed soon.
+batch cannot be read), "die" (kill -9 of itself there), "differ" (a weight of the models is another
+one) or "none". What died is missed soon.
 """
 
 import functools
@@ -13,6 +14,7 @@ import sys
 import jax
 
 from fastwhisper_jax import cli
+from fastwhisper_jax.commands import models
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.training import feeding
 
@@ -35,6 +37,14 @@ def main(seen, harm, *arguments):
             file.write(json.dumps(ids) + "\n")
         return assemble(plan, utterances, *rest, local_rows=local_rows, **named)
 
+    def load_another(folder):
+        model = load(folder)
+        model.params["decoder"]["norm"]["bias"][0] += 1e-3
+        return model
+
+    load = models.load_model
+    if harm == "differ":
+        models.load_model = load_another
     feeding.assemble_batch = assemble_and_note
     jax.distributed.initialize = functools.partial(
         jax.distributed.initialize, heartbeat_timeout_seconds=10

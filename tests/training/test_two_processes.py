@@ -286,6 +286,14 @@ def test_what_one_process_cannot_read_ends_both_with_one_line(start):
     assert "Traceback" not in first.err
 
 
+def test_one_weight_of_another_teacher_at_one_process_ends_both_before_training(start, folder):
+    first, second = ended(start("differing", "differ"))
+    assert (first.code, second.code) == (2, 2), (first, second)
+    assert second.err.startswith("error: process 1 has another teacher or student than process 0;")
+    assert "process 1 has another teacher or student" in first.err.splitlines()[-1]
+    assert not (folder / "differing").exists()
+
+
 def test_a_process_that_dies_ends_the_other(start):
     first, second = ended(start("died", "die", "--training.epochs", "10"))
     assert second.code == -signal.SIGKILL
