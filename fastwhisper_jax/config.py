@@ -46,7 +46,7 @@ class StudentConfig:
         encoder_layers: None for all, a count (spread as far apart as possible), or indices.
         decoder_layers: the same for the decoder.
         context_seconds: length of the audio window; None for the teacher's (30 s in every published
-            Whisper), at most that.
+            Whisper), at most that, and at most what the model at `path` hears.
         frozen: paths of parameters that are not trained: a stack ("encoder"), a part of one
             ("decoder/embed_tokens"). Encoder positions are never trained.
         dropout: residual dropout rate while training.

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,34 +37,54 @@ class Pair:
     origin: Path
 
 
+class Cut(NamedTuple):
+    """What a student is of the model that it is cut from.
+
+    Attributes:
+        dims: its sizes.
+        encoder_layers, decoder_layers: the layers that it keeps.
+    """
+
+    dims: ModelDimensions
+    encoder_layers: tuple[int, ...]
+    decoder_layers: tuple[int, ...]
+
+
+def cut_student(config: Config, teacher: ModelDimensions, origin: ModelDimensions) -> Cut:
+    """How a recipe's student is cut, by the sizes of its teacher and of the model that it is of.
+
+    Raises:
+        InputError: the two do not share vocabulary and mel bins, a layer does not exist, or a
+            window is too long.
+    """
+    student = config.student
+    for name in ("n_vocab", "n_mels"):
+        theirs, ours = getattr(teacher, name), getattr(origin, name)
+        if theirs != ours:
+            raise InputError(
+                f"{name} is {theirs} in teacher {config.teacher.path} and {ours} in student "
+                f"{student.path}; they must be equal: cut the student from a model of the "
+                "teacher's family"
+            )
+    encoder = kept_layers(student.encoder_layers, origin.n_audio_layer, "student.encoder_layers")
+    decoder = kept_layers(student.decoder_layers, origin.n_text_layer, "student.decoder_layers")
+    dims = student_dimensions(teacher, origin, encoder, decoder, student.context_seconds)
+    return Cut(dims, encoder, decoder)
+
+
 def load_pair(config: Config) -> Pair:
     """Loads the teacher and cuts the student.
 
     Raises:
-        InputError: a model cannot be loaded, a layer does not exist, or the two do not share
-            vocabulary and mel bins.
+        InputError: a model cannot be loaded, or the student not be cut.
     """
     teacher = load_model(resolve_model(config.teacher.path))
     origin = teacher
     if config.student.path is not None:
         origin = load_model(resolve_model(config.student.path))
-    for name in ("n_vocab", "n_mels"):
-        theirs, ours = getattr(teacher.dims, name), getattr(origin.dims, name)
-        if theirs != ours:
-            raise InputError(
-                f"{name} is {theirs} in teacher {config.teacher.path} and {ours} in student "
-                f"{config.student.path}; they must be equal: cut the student from a model of the "
-                "teacher's family"
-            )
-    encoder = kept_layers(
-        config.student.encoder_layers, origin.dims.n_audio_layer, "student.encoder_layers"
-    )
-    decoder = kept_layers(
-        config.student.decoder_layers, origin.dims.n_text_layer, "student.decoder_layers"
-    )
-    dims = student_dimensions(origin.dims, encoder, decoder, config.student.context_seconds)
-    params = student_params(origin.params, dims, encoder, decoder)
-    return Pair(teacher, dims, params, encoder, decoder, origin.folder)
+    cut = cut_student(config, teacher.dims, origin.dims)
+    params = student_params(origin.params, cut.dims, cut.encoder_layers, cut.decoder_layers)
+    return Pair(teacher, cut.dims, params, cut.encoder_layers, cut.decoder_layers, origin.folder)
 
 
 def place_params(params: dict[str, Any], dtype: str, mesh: Mesh) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def make(config: Config, options: Options, say: Say) -> Plan:
     check_batch(name, rows, mesh, config.training.accumulation_steps)
     config = with_batch(config, rows)
     models = model_shapes(config, mesh)
-    longest = models.student_dims.n_text_ctx
+    longest = min(models.teacher_dims.n_text_ctx, models.student_dims.n_text_ctx)
     if not 1 <= tokens <= longest:
         raise InputError(f"--target-tokens {tokens}: the models hold 1 to {longest}; choose one")
     dims = {"teacher": models.teacher_dims, "student": models.student_dims}

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from fastwhisper_jax.commands.models import cut_student
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop.configs import dimensions_from_config, read_model_config
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions
-from fastwhisper_jax.models.student import kept_layers, student_dimensions
 from fastwhisper_jax.planning.published import PUBLISHED
 from fastwhisper_jax.training.assembly import Models
 from fastwhisper_jax.training.sharding import batch_sharding, tree_shardings
@@ -37,16 +37,14 @@ def model_dimensions(path: str) -> ModelDimensions:
 
 
 def model_shapes(config: Config, mesh: Mesh) -> Models:
-    """Teacher and student of a recipe, the teacher in its dtype and divided over the mesh."""
+    """Teacher and student of a recipe, the teacher in its dtype and divided over the mesh.
+
+    Raises:
+        InputError: the sizes of a model are not known, or the student cannot be cut.
+    """
     teacher = model_dimensions(config.teacher.path)
-    student = config.student
-    origin = teacher if student.path is None else model_dimensions(student.path)
-    dims = student_dimensions(
-        origin,
-        kept_layers(student.encoder_layers, origin.n_audio_layer, "student.encoder_layers"),
-        kept_layers(student.decoder_layers, origin.n_text_layer, "student.decoder_layers"),
-        student.context_seconds,
-    )
+    path = config.student.path
+    dims = cut_student(config, teacher, teacher if path is None else model_dimensions(path)).dims
     teacher_params = with_shardings(param_shapes(teacher, config.teacher.dtype), mesh)
     return Models(teacher, teacher_params, dims, param_shapes(dims, "float32"))
 

@@ -52,28 +52,38 @@ def kept_layers(
 
 def student_dimensions(
     teacher: ModelDimensions,
+    origin: ModelDimensions,
     encoder_layers: tuple[int, ...],
     decoder_layers: tuple[int, ...],
     context_seconds: float | None,
 ) -> ModelDimensions:
-    """Sizes of the student that keeps these layers and hears windows of `context_seconds`.
+    """Sizes of the student that keeps these layers of a model and hears windows of this length.
 
-    None stands for the teacher's own window.
+    Args:
+        teacher: it hears the same windows, or what they begin.
+        origin: the model that the student is cut from, the teacher or another.
+        encoder_layers, decoder_layers: those of `origin` that are kept.
+        context_seconds: None for the teacher's own window.
 
     Raises:
-        InputError: the context is longer than the teacher's, or no whole number of seconds.
+        InputError: the context is longer than the teacher's or the origin's, or no whole number of
+            seconds.
     """
+    given, longest, whose = f"{context_seconds}", teacher.context_seconds, "the teacher's"
     if context_seconds is None:
         context_seconds = teacher.context_seconds
-    if context_seconds % 1 or not 0 < context_seconds <= teacher.context_seconds:
+        given = f"none (the teacher's {context_seconds:g})"
+    if origin.context_seconds < longest:
+        longest, whose = origin.context_seconds, "student.path's"
+    if context_seconds % 1 or not 0 < context_seconds <= longest:
         # preprocessor_config.json holds the length of the window as an integer.
         raise InputError(
-            f"student.context_seconds={context_seconds} must be whole seconds, at least 1 and at "
-            f"most the teacher's {teacher.context_seconds:g}"
+            f"student.context_seconds={given} must be whole seconds, at least 1 and at most "
+            f"{whose} {longest:g}"
         )
     positions = context_seconds * FRAMES_PER_SECOND / FRAMES_PER_POSITION
     return dataclasses.replace(
-        teacher,
+        origin,
         n_audio_ctx=int(positions),
         n_audio_layer=len(encoder_layers),
         n_text_layer=len(decoder_layers),

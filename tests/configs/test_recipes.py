@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from fastwhisper_jax.commands.models import cut_student
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions
-from fastwhisper_jax.models.student import kept_layers, student_dimensions
 from fastwhisper_jax.recipe import fields, load_recipe
 from fastwhisper_jax.training.assembly import Models, abstract_state, make_distillation
 from fastwhisper_jax.training.plan import make_plan
@@ -74,16 +74,11 @@ def test_its_steps_have_the_shapes_of_its_state_in_every_phase(recipe):
     config = load_recipe(recipe)
     teacher = TEACHERS[config.teacher.path]
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    training, student = config.training, config.student
+    training = config.training
     check_batch("batch", training.global_batch_size, mesh, training.accumulation_steps)
     check_batch("eval", training.eval_batch_size, mesh)
     assert config.data.target_buckets[-1] <= teacher.n_text_ctx
-    dims = student_dimensions(
-        teacher,
-        kept_layers(student.encoder_layers, teacher.n_audio_layer, "encoder_layers"),
-        kept_layers(student.decoder_layers, teacher.n_text_layer, "decoder_layers"),
-        student.context_seconds,
-    )
+    dims = cut_student(config, teacher, teacher).dims
     models = Models(teacher, shapes_of(teacher), dims, shapes_of(dims))
     total_steps = training.steps or training.epochs * STEPS_OF_AN_EPOCH
     plan = make_plan(config.objective, config.optimizer, total_steps)

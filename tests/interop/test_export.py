@@ -23,7 +23,7 @@ FACTS = CardFacts("someone/teacher", encoder_layers=(0, 1), decoder_layers=(0, 3
 
 def make_student(params, dims, facts=FACTS, context_seconds=2.0):
     layers = facts.encoder_layers, facts.decoder_layers
-    student = student_dimensions(dims, *layers, context_seconds)
+    student = student_dimensions(dims, dims, *layers, context_seconds)
     return student, student_params(params, student, *layers)
 
 

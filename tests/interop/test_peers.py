@@ -81,7 +81,7 @@ def export_with_two_decoder_layers(folder, teacher_folder, context_seconds):
     teacher = load_model(teacher_folder)
     encoder = kept_layers(None, teacher.dims.n_audio_layer, "encoder_layers")
     decoder = kept_layers(2, teacher.dims.n_text_layer, "decoder_layers")
-    dims = student_dimensions(teacher.dims, encoder, decoder, context_seconds)
+    dims = student_dimensions(teacher.dims, teacher.dims, encoder, decoder, context_seconds)
     params = student_params(teacher.params, dims, encoder, decoder)
     facts = CardFacts(teacher_folder.name, encoder, decoder)
     export_student(folder, dims, params, teacher_folder, facts)

@@ -59,7 +59,7 @@ def export(folder, teacher_folder, decoder_layers, dtype="float32", change=lambd
     """The teacher with some of its decoder layers, untrained, in `folder`/my-student."""
     teacher = load_model(teacher_folder)
     encoder = tuple(range(teacher.dims.n_audio_layer))
-    dims = student_dimensions(teacher.dims, encoder, decoder_layers, 30.0)
+    dims = student_dimensions(teacher.dims, teacher.dims, encoder, decoder_layers, 30.0)
     change(teacher.params)
     params = student_params(teacher.params, dims, encoder, decoder_layers)
     facts = CardFacts(teacher_folder.name, encoder, decoder_layers, languages=("en",))

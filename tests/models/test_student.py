@@ -53,7 +53,7 @@ def test_indices_must_ascend_within_the_teacher(choice):
 
 def test_dimensions_change_in_depth_and_context_only(dims):
     teacher = dims.__class__(**vars(dims) | {"n_audio_ctx": 1500})
-    student = student_dimensions(teacher, (0,), (0, 2), 20.0)
+    student = student_dimensions(teacher, teacher, (0,), (0, 2), 20.0)
     assert student.context_seconds == 20.0
     changed = {n: v for n, v in vars(student).items() if v != getattr(teacher, n)}
     assert changed == {"n_audio_ctx": 1000, "n_audio_layer": 1, "n_text_layer": 2}
@@ -63,7 +63,23 @@ def test_dimensions_change_in_depth_and_context_only(dims):
 def test_a_context_must_be_whole_seconds_of_the_teachers(dims, seconds):
     teacher = dims.__class__(**vars(dims) | {"n_audio_ctx": 1500})
     with pytest.raises(InputError, match=rf"student\.context_seconds={seconds}.* most .* 30"):
-        student_dimensions(teacher, (0,), (0,), seconds)
+        student_dimensions(teacher, teacher, (0,), (0,), seconds)
+
+
+def test_a_student_of_another_model_hears_what_both_hear(dims):
+    def heard(teacher, origin, seconds):
+        """Each in positions."""
+        models = [dims.__class__(**vars(dims) | {"n_audio_ctx": n}) for n in (teacher, origin)]
+        return student_dimensions(*models, (0,), (0,), seconds).n_audio_ctx
+
+    assert [heard(500, 1500, None), heard(500, 1500, 5.0)] == [500, 250]
+    assert heard(1500, 500, 10.0) == 500
+    with pytest.raises(InputError, match=r"context_seconds=11.0 .* most the teacher's 10$"):
+        heard(500, 1500, 11.0)
+    with pytest.raises(InputError, match=r"context_seconds=11.0 .* most student\.path's 10$"):
+        heard(1500, 500, 11.0)
+    with pytest.raises(InputError, match=r"=none \(the teacher's 30\) .* student\.path's 10$"):
+        heard(1500, 500, None)
 
 
 def test_parameters_are_the_teachers_at_the_kept_layers_bit_for_bit(dims, params):

@@ -1,0 +1,60 @@
+"""Training and planning make the same pair of models of a recipe."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from fastwhisper_jax.commands.models import load_pair
+from fastwhisper_jax.commands.plan_shapes import model_shapes
+from fastwhisper_jax.config import Config, StudentConfig, TeacherConfig
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.training.sharding import make_mesh
+
+
+@pytest.fixture
+def folder_of(tmp_path, tiny_dims, write_teacher, make_params):
+    """A function of changed sizes to the folder of a model that has them."""
+
+    def folder_of(name, **sizes):
+        dims = dataclasses.replace(tiny_dims, **sizes)
+        return str(write_teacher(tmp_path / name, dims, make_params(dims)))
+
+    return folder_of
+
+
+def both(config):
+    """What training loads, after a check that planning sees the same sizes and shapes."""
+    pair = load_pair(config)
+    planned = model_shapes(config, make_mesh(1, 1, devices=jax.devices()[:1]))
+    assert (planned.teacher_dims, planned.student_dims) == (pair.teacher.dims, pair.student_dims)
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), pair.student_params)
+    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), planned.student_params)
+    return pair
+
+
+def test_a_student_of_a_model_with_longer_windows_hears_the_teachers(folder_of):
+    teacher = TeacherConfig(path=folder_of("teacher", n_audio_ctx=50))
+    student = StudentConfig(path=folder_of("origin", n_audio_ctx=100, n_text_layer=3))
+    pair = both(Config(teacher=teacher, student=student))
+    assert (pair.student_dims.n_audio_ctx, pair.decoder_layers) == (50, (0, 2))
+    assert pair.student_params["encoder"]["positions"].shape[0] == 50
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"n_vocab": 270}, "n_vocab is 262 in teacher"),
+        ({"n_mels": 16}, "n_mels is 8 in teacher"),
+        ({"n_audio_ctx": 50}, r"context_seconds=none .* at most student\.path's 1$"),
+    ],
+)
+def test_a_student_of_a_model_that_does_not_fit_is_neither_trained_nor_planned(
+    folder_of, tiny_teacher, sizes, words
+):
+    student = StudentConfig(path=folder_of("origin", **sizes))
+    config = Config(teacher=TeacherConfig(path=str(tiny_teacher)), student=student)
+    with pytest.raises(InputError, match=words):
+        load_pair(config)
+    with pytest.raises(InputError, match=words):
+        model_shapes(config, make_mesh(1, 1, devices=jax.devices()[:1]))
