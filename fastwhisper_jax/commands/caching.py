@@ -29,13 +29,21 @@ from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.sharding import batch_sharding, model_options, put_batch
 
 
+def caches_teacher(config: Config) -> bool:
+    """Whether batches bring what the teacher's decoder makes of them, with an encoder cache.
+
+    Where some rows have timestamps it reads other tokens each epoch, and is run at every step.
+    """
+    return config.objective.has_teacher and not config.data.timestamp_probability
+
+
 def with_caches(
     config: Config, teacher: LoadedModel, teacher_params: Any, data: RunData, mesh: Mesh
 ) -> RunData:
     """The run's data with encoder outputs and teacher states read from disk, computed if missing.
 
     Args:
-        config: names the folder; its teacher weight says whether the teacher's decoder is needed.
+        config: names the folder, and says whether the teacher's states are kept: `caches_teacher`.
         teacher: as loaded, for the digests.
         teacher_params: on the mesh.
         data: with audio as its input.
@@ -65,8 +73,7 @@ def with_caches(
     if missing := cache.missing(utterances):
         with progress(len(missing), "encoder cache", "utterances", shown=shown) as advance:
             cache.fill(missing, encode_rows, batch_size, advance, here)
-    # The teacher reads other tokens each epoch where some rows have timestamps: it runs each step.
-    if not config.objective.has_teacher or config.data.timestamp_probability:
+    if not caches_teacher(config):
         return dataclasses.replace(
             data, load_inputs=cache.load_inputs, load_eval_inputs=cache.load_inputs
         )

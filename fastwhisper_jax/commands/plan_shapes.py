@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from fastwhisper_jax.commands.caching import caches_teacher
 from fastwhisper_jax.commands.models import cut_student
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.errors import InputError
@@ -77,7 +78,8 @@ def batch_shapes(
         arrays["log_mel"] = (rows, teacher.n_frames, teacher.n_mels), jnp.float32
     else:
         arrays["encoder_states"] = (rows, teacher.n_audio_ctx, teacher.n_state), jnp.float16
-        arrays["teacher_states"] = (rows, tokens, teacher.n_state), jnp.float32
+        if caches_teacher(config):
+            arrays["teacher_states"] = (rows, tokens, teacher.n_state), jnp.float32
     sharding = batch_sharding(mesh)
     return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from fastwhisper_jax.commands.models import cut_student
+from fastwhisper_jax.commands.plan_shapes import batch_shapes
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.recipe import fields, load_recipe
@@ -86,14 +86,7 @@ def test_its_steps_have_the_shapes_of_its_state_in_every_phase(recipe):
     setup = make_distillation(config, models, plan, mesh)
 
     rows, length = training.global_batch_size, config.data.target_buckets[0]
-    batch = {name: ((rows, length), jnp.int32) for name in ("input_ids", "labels")}
-    batch["label_mask"] = (rows, length), jnp.float32
-    if config.data.encoder_cache is None:
-        batch["log_mel"] = (rows, teacher.n_frames, teacher.n_mels), jnp.float32
-    else:
-        batch["encoder_states"] = (rows, teacher.n_audio_ctx, teacher.n_state), jnp.float16
-        batch["teacher_states"] = (rows, length, teacher.n_state), jnp.float32
-    batch = {name: jax.ShapeDtypeStruct(*array) for name, array in batch.items()}
+    batch = batch_shapes(config, teacher, mesh, rows, length)
 
     phases = {plan.phase(step) for step in range(total_steps)}
     for phase in phases:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastwhisper_jax.commands import caching
+from fastwhisper_jax.commands.plan_shapes import batch_shapes
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.tokens import UtteranceTokens
 from fastwhisper_jax.errors import InputError
@@ -109,6 +110,26 @@ def test_a_run_that_shares_only_the_encoder_reads_only_its_store(
     cached = caching.with_caches(config, teacher, teacher.params, data, mesh)
     assert isinstance(cached.load_inputs.__self__, EncoderCache)
     assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == ["encoder"]
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+@pytest.mark.parametrize("timestamps", [0.0, 0.5])
+def test_a_plan_counts_the_batches_that_training_reads(
+    tiny, corpus, monkeypatch, tmp_path, weight, timestamps
+):
+    monkeypatch.setattr(caching.EncoderCache, "missing", lambda *_: [])
+    monkeypatch.setattr(caching.TeacherCache, "fill", lambda *_: None)
+    objective = tiny.ObjectiveConfig(teacher_weight=tiny.ScheduleConfig(init_value=weight))
+    config = tiny.make_config(str(tmp_path), objective)
+    changed = dataclasses.replace(config.data, timestamp_probability=timestamps)
+    config = dataclasses.replace(config, data=changed)
+    mesh, teacher = tiny.make_mesh_of_one(), tiny.teacher_model()
+    data = tiny.make_data(tiny.make_config(), corpus, mesh)
+    cached = caching.with_caches(config, teacher, teacher.params, data, mesh)
+    reads_states = isinstance(cached.load_inputs.__self__, TeacherCache)
+    planned = batch_shapes(config, teacher.dims, mesh, rows=4, tokens=tiny.LENGTH)
+    assert "encoder_states" in planned
+    assert ("teacher_states" in planned) == reads_states == (weight > 0 and not timestamps)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
