@@ -43,12 +43,6 @@ Say = Callable[[str], None]
 
 # Of a recipe that counts epochs: only the share of its phases matters.
 STEPS_UNKNOWN = 10_000
-NAMES = {
-    Phase(True, False): "teacher",
-    Phase(True, True): "teacher and earlier self",
-    Phase(False, True): "earlier self",
-    Phase(False, False): "labels alone",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,15 +104,14 @@ def make(config: Config, options: Options, say: Say) -> Plan:
     say(f"compiling with {versions()}; that takes minutes for a large model")
     phases = []
     for phase, count in run_phases(plan):
-        phases.append(PhasePlan(NAMES[phase], count, compiler.step(phase, rows, tokens)))
+        phases.append(PhasePlan(phase, count, compiler.step(phase, rows, tokens)))
         for line in phase_lines(phases[-1], slice_, rows, count / steps):
             say(line)
-    costliest = max(run_phases(plan), key=lambda pair: (sum(pair[0]), pair[0].runs_teacher))[0]
-    measured = phases[[phase for phase, _ in run_phases(plan)].index(costliest)].measured
+    costliest = max(phases, key=lambda phase: phase.seconds)
     largest = teacher = student = None
     if not options.steps_only:
         say("compiling another batch size and the decoding of both models")
-        largest = compiler.largest_batch(costliest, measured, rows, tokens)
+        largest = compiler.largest_batch(costliest, rows, tokens)
         teacher, student = compiler.decoding(rows, tokens)
     return Plan(
         recipe=str(options.recipe),
@@ -127,7 +120,8 @@ def make(config: Config, options: Options, say: Say) -> Plan:
         global_batch_size=rows,
         target_tokens=tokens,
         phases=tuple(phases),
-        closed_form_flops=compiler.closed_form(costliest, rows, tokens),
+        costliest=costliest,
+        closed_form_flops=compiler.closed_form(costliest.phase, rows, tokens),
         largest_batch=largest,
         knows_steps=config.training.steps is not None,
         teacher=teacher,
@@ -176,17 +170,16 @@ class Compiler:
         )
         return total / self._mesh.size
 
-    def largest_batch(
-        self, phase: Phase, measured: Measured | None, rows: int, tokens: int
-    ) -> int | None:
+    def largest_batch(self, planned: PhasePlan, rows: int, tokens: int) -> int | None:
         """Rows a chip that fit, if memory grows as it does between half the batch and all of it."""
+        measured = planned.measured
         shards = batch_shards(self._mesh.shape)
         unit = shards * self._config.training.accumulation_steps
         here = rows // shards
         other = max(rows // unit // 2, 1) * unit
         if other == rows:
             other = 2 * rows
-        beside = self.step(phase, other, tokens)
+        beside = self.step(planned.phase, other, tokens)
         there = other // shards
         if measured is None or beside is None:
             known, at = (measured, here) if measured else (beside, there)

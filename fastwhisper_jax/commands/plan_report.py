@@ -1,6 +1,7 @@
 """What `fastwhisper plan` found: as a report and as lines to read."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
@@ -9,6 +10,14 @@ from fastwhisper_jax.planning.decoding import Decoding
 from fastwhisper_jax.planning.measure import Measured
 from fastwhisper_jax.planning.topology import Slice
 from fastwhisper_jax.training.sharding import batch_shards
+from fastwhisper_jax.training.step import Phase
+
+NAMES = {
+    Phase(True, False): "teacher",
+    Phase(True, True): "teacher and earlier self",
+    Phase(False, True): "earlier self",
+    Phase(False, False): "labels alone",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,15 +25,25 @@ class PhasePlan:
     """One phase of a run.
 
     Attributes:
-        name: which teachers are run.
+        phase: which teachers are run.
         steps: updates of the run in this phase; where the recipe counts epochs, only its share of
             all is meant.
         measured: the compiled step; None where it does not fit.
     """
 
-    name: str
+    phase: Phase
     steps: int
     measured: Measured | None
+
+    @property
+    def name(self) -> str:
+        """Which teachers are run, in words."""
+        return NAMES[self.phase]
+
+    @property
+    def seconds(self) -> float:
+        """Of an update at the roofline; infinite where it does not fit."""
+        return self.measured.roofline.seconds if self.measured else math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +56,11 @@ class Plan:
         mesh: axes and their sizes.
         global_batch_size, target_tokens: of the step.
         phases: in the order of the run.
+        costliest: that whose update takes longest, `PhasePlan.seconds`.
         closed_form_flops: of a chip in the costliest phase, from the sizes of the models; None
             where a cache stands in for a part of it.
-        largest_batch: estimated rows a chip that fit; None if not even one does, or if the steps
-            alone were compiled.
+        largest_batch: estimated rows a chip that fit in the costliest phase; None if not even one
+            does, or if the steps alone were compiled.
         knows_steps: False where the recipe counts epochs of data that a plan does not see.
         teacher, student: transcribing; None where a model does not fit one chip, or likewise.
     """
@@ -51,6 +71,7 @@ class Plan:
     global_batch_size: int
     target_tokens: int
     phases: tuple[PhasePlan, ...]
+    costliest: PhasePlan
     closed_form_flops: float | None
     largest_batch: int | None
     knows_steps: bool
@@ -73,14 +94,11 @@ class Plan:
         """Of the whole run at the roofline, every batch of the longest bucket."""
         if not self.knows_steps or any(phase.measured is None for phase in self.phases):
             return None
-        return sum(p.steps * p.measured.roofline.seconds for p in self.phases if p.measured) / 3600
+        return sum(phase.steps * phase.seconds for phase in self.phases) / 3600
 
     def report(self) -> dict[str, Any]:
         """As JSON: the fields of the costliest phase, then those of all."""
         slice_ = self.slice
-        costliest = max(
-            self.phases, key=lambda p: p.measured.roofline.seconds if p.measured else float("inf")
-        )
         return {
             "recipe": self.recipe,
             "compiler": versions(),
@@ -93,7 +111,7 @@ class Plan:
             "hbm_gib": slice_.chip.hbm_gib,
             "fits": self.fits,
             "largest_batch_per_chip": self.largest_batch,
-            **self._measured(costliest),
+            **self._measured(self.costliest),
             "closed_form_flops": self.closed_form_flops,
             "hours": self.hours,
             "phases": [self._phase(phase) for phase in self.phases],

@@ -6,7 +6,13 @@ import json
 
 import pytest
 
+from fastwhisper_jax.commands import plan_command
 from fastwhisper_jax.planning import chips
+from fastwhisper_jax.planning.hlo_cost import Cost
+from fastwhisper_jax.planning.measure import Measured
+from fastwhisper_jax.planning.roofline import Roofline
+from fastwhisper_jax.recipe import load_recipe
+from fastwhisper_jax.training.step import Phase
 
 LIBTPU = importlib.util.find_spec("libtpu") is not None
 needs_libtpu = pytest.mark.skipif(not LIBTPU, reason="libtpu is not installed: the extra plan")
@@ -52,6 +58,31 @@ def test_a_plan_says_what_a_recipe_takes(fastwhisper, tiny_recipe, tmp_path):
     assert report["largest_batch_per_chip"] > 2
     for words in ("4 chip(s)", "fits 16 GiB", "bound by", "roofline", "x as fast for a token"):
         assert words in done.out
+
+
+@needs_libtpu
+@pytest.mark.parametrize("slow_seconds", [2.0, None], ids=["slower", "does not fit"])
+@pytest.mark.parametrize("slow", [Phase(True, False), Phase(True, True)])
+def test_every_figure_of_the_costliest_phase_is_of_the_slowest(
+    tiny_recipe, monkeypatch, slow, slow_seconds
+):
+    """Not of the one that runs most: which is slowest is measured."""
+    asked = []
+
+    def step(compiler, phase, rows, tokens):
+        asked.append(phase)
+        seconds = slow_seconds if phase == slow else 1.0
+        roofline = Roofline(seconds or 0.0, "flops", {})
+        return Measured(rows / 8, 1.0, Cost(), roofline, 0.0) if seconds else None
+
+    monkeypatch.setattr(plan_command.Compiler, "step", step)
+    monkeypatch.setattr(plan_command.Compiler, "closed_form", lambda _, phase, *rest: phase)
+    monkeypatch.setattr(plan_command.Compiler, "decoding", lambda *_: (None, None))
+    options = plan_command.Options(tiny_recipe, "v5e:2x2")
+    found = plan_command.make(load_recipe(tiny_recipe), options, lambda line: None)
+    assert found.costliest.phase == found.closed_form_flops == slow
+    assert asked == [Phase(True, False), Phase(True, True), slow]  # the last for the largest batch
+    assert found.report().get("roofline_seconds") == slow_seconds
 
 
 @needs_libtpu
