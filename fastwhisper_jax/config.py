@@ -8,7 +8,6 @@ total when they are floats.
 import dataclasses
 from typing import Literal
 
-from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.field_rules import LENGTH_RULE, check_rules, check_types, is_length
 from fastwhisper_jax.objective_config import ObjectiveConfig, ScheduleConfig
 
@@ -280,19 +279,3 @@ class Config:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.data.encoder_cache is not None and not self.frozen_encoder_is_teachers:
-            student = self.student
-            raise InputError(
-                f"data.encoder_cache={self.data.encoder_cache!r} needs the teacher's own encoder, "
-                f"whole and frozen, got student.frozen={student.frozen}, path={student.path}, "
-                f"encoder_layers={student.encoder_layers}, "
-                f"context_seconds={student.context_seconds}; change those, or set "
-                "data.encoder_cache=none"
-            )
-
-    @property
-    def frozen_encoder_is_teachers(self) -> bool:
-        """Whether one encoder, run once, serves teacher and student."""
-        student = self.student
-        whole = student.path is None and student.encoder_layers is None
-        return whole and "encoder" in student.frozen and student.context_seconds is None

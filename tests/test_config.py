@@ -138,25 +138,6 @@ def test_values_at_the_edge_of_a_rule_are_taken(section, values):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"frozen": ()},
-        {"frozen": ("decoder",)},
-        {"path": "other"},
-        {"encoder_layers": 3},
-        {"context_seconds": 10.0},
-    ],
-)
-def test_encoder_cache_needs_the_teachers_own_whole_frozen_encoder(changes):
-    cached = DataConfig(encoder_cache="cache")
-    assert Config(data=cached).frozen_encoder_is_teachers
-    student = StudentConfig(**changes)
-    assert not Config(student=student).frozen_encoder_is_teachers
-    with pytest.raises(InputError, match="needs the teacher's own encoder.*encoder_cache=none"):
-        Config(student=student, data=cached)
-
-
-@pytest.mark.parametrize(
     ("schedule", "peak"),
     [
         (ScheduleConfig(), 0.0),

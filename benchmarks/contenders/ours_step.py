@@ -119,11 +119,17 @@ def make_consumer(config: Config, pair: Pair, mesh: Mesh) -> Callable[[Batch], N
     """The run's own train step, closed over its state; waits for the update to be done."""
     teacher_params = place_params(pair.teacher.params, config.teacher.dtype, mesh)
     plan = make_plan(config.objective, config.optimizer, total_steps=1000)
-    models = Models(pair.teacher.dims, teacher_params, pair.student_dims, pair.student_params)
+    models = Models(
+        teacher_dims=pair.teacher.dims,
+        teacher_params=teacher_params,
+        student_dims=pair.student_dims,
+        student_params=pair.student_params,
+        shares_encoder=pair.shares_encoder,
+    )
     setup = make_distillation(config, models, plan, mesh)
-    shapes = abstract_state(config, pair.student_params, plan, mesh)
+    shapes = abstract_state(config, pair.student_params, pair.shares_encoder, plan, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    state = first_state(config, pair.student_params, plan, shardings)
+    state = first_state(config, models, plan, shardings)
     train_step = PhasedStep(setup, plan, shardings, mesh)
     steps = itertools.count()
 

@@ -49,14 +49,14 @@ def run(run_dir: files.Path, target: Path, step: int | None, dtype: str = "float
     plan = make_plan(ObjectiveConfig(), config.optimizer, total_steps=1)
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
         restored = checkpoints.restore(
-            abstract_state(config, pair.student_params, plan, mesh), step
+            abstract_state(config, pair.student_params, pair.shares_encoder, plan, mesh), step
         )
     if restored is None:
         raise InputError(
             f"{run_dir} has no complete checkpoint yet; train until the first is saved"
         )
     teacher_params = place_params(pair.teacher.params, "float32", mesh)
-    student = whole_student(restored.state, teacher_params, config.frozen_encoder_is_teachers)
+    student = whole_student(restored.state, teacher_params, pair.shares_encoder)
     facts = CardFacts(
         base_model=_public_name(config.student.path or config.teacher.path),
         encoder_layers=pair.encoder_layers,

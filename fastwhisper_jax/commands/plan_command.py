@@ -146,7 +146,9 @@ class Compiler:
         self._config, self._models, self._plan = config, models, plan
         self._mesh, self._slice = mesh, slice_
         self._setup = make_distillation(config, models, plan, mesh)
-        self._state = abstract_state(config, models.student_params, plan, mesh)
+        self._state = abstract_state(
+            config, models.student_params, models.shares_encoder, plan, mesh
+        )
 
     def step(self, phase: Phase, rows: int, tokens: int) -> Measured | None:
         """The train step of a phase on a global batch of `rows`."""

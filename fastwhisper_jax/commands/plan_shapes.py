@@ -45,9 +45,10 @@ def model_shapes(config: Config, mesh: Mesh) -> Models:
     """
     teacher = model_dimensions(config.teacher.path)
     path = config.student.path
-    dims = cut_student(config, teacher, teacher if path is None else model_dimensions(path)).dims
+    cut = cut_student(config, teacher, teacher if path is None else model_dimensions(path))
     teacher_params = with_shardings(param_shapes(teacher, config.teacher.dtype), mesh)
-    return Models(teacher, teacher_params, dims, param_shapes(dims, "float32"))
+    student_params = param_shapes(cut.dims, "float32")
+    return Models(teacher, teacher_params, cut.dims, student_params, cut.shares_encoder)
 
 
 def param_shapes(dims: ModelDimensions, dtype: str) -> dict[str, Any]:

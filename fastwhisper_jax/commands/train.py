@@ -93,7 +93,7 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     schedule = make_batch_schedule(config, train_corpus, pair.student_dims.context_seconds)
     total_steps = len(schedule)
     plan = make_plan(config.objective, config.optimizer, total_steps)
-    abstract_state(config, pair.student_params, plan, mesh)
+    abstract_state(config, pair.student_params, pair.shares_encoder, plan, mesh)
 
     say(f"teacher: {config.teacher.path}, {parameter_count(pair.teacher.dims):,} parameters")
     say(
@@ -111,7 +111,13 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     )
 
     teacher_params = place_params(pair.teacher.params, config.teacher.dtype, mesh)
-    models = Models(pair.teacher.dims, teacher_params, pair.student_dims, pair.student_params)
+    models = Models(
+        teacher_dims=pair.teacher.dims,
+        teacher_params=teacher_params,
+        student_dims=pair.student_dims,
+        student_params=pair.student_params,
+        shares_encoder=pair.shares_encoder,
+    )
     end_of_text = decoding_rules(pair.teacher.generation_config).end_of_text
     load_audio = functools.partial(audio_inputs, samples=pair.teacher.dims.n_samples)
     data = RunData(train_corpus, eval_corpus, load_audio, load_audio, end_of_text)

@@ -32,13 +32,15 @@ class Models:
         teacher_dims, student_dims: sizes.
         teacher_params: on the mesh, in the teacher's dtype.
         student_params: the student before its first update, float32, on the host; the encoder is
-            not read where it is the teacher's.
+            not read where it is shared.
+        shares_encoder: the student's encoder is the teacher's, frozen: it is run once for both.
     """
 
     teacher_dims: ModelDimensions
     teacher_params: dict[str, Any]
     student_dims: ModelDimensions
     student_params: dict[str, Any]
+    shares_encoder: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ def make_distillation(config: Config, models: Models, plan: RunPlan, mesh: Mesh)
             student.dropout,
             trains_encoder="encoder" not in student.frozen,
         ),
-        shares_encoder=config.frozen_encoder_is_teachers,
+        shares_encoder=models.shares_encoder,
         temperature=objective.temperature,
         adaptive=objective.adaptive_gate,
         self_begin=plan.self_begin,
@@ -112,10 +114,10 @@ def jitted_step(
 
 
 def abstract_state(
-    config: Config, student_params: dict[str, Any], plan: RunPlan, mesh: Mesh
+    config: Config, student_params: dict[str, Any], shares_encoder: bool, plan: RunPlan, mesh: Mesh
 ) -> TrainState:
     """Shapes, dtypes and shardings of the run's state; `student_params` may be shapes."""
-    parts = _own_params(config, student_params)
+    parts = _own_params(config, student_params, shares_encoder)
     keeps_self = config.objective.has_self_phase
     shapes = jax.eval_shape(lambda p, f: init_state(p, f, plan.optimizer, keeps_self), *parts)
     return jax.tree.map(
@@ -125,11 +127,9 @@ def abstract_state(
     )
 
 
-def first_state(
-    config: Config, student_params: dict[str, Any], plan: RunPlan, shardings: TrainState
-) -> TrainState:
-    """The state before the first update, on the mesh; `student_params` are on the host."""
-    parts = _own_params(config, student_params)
+def first_state(config: Config, models: Models, plan: RunPlan, shardings: TrainState) -> TrainState:
+    """The state before the first update, on the mesh."""
+    parts = _own_params(config, models.student_params, models.shares_encoder)
     keeps_self = config.objective.has_self_phase
     init = jax.jit(
         lambda p, f: init_state(p, f, plan.optimizer, keeps_self),
@@ -140,10 +140,10 @@ def first_state(
 
 
 def _own_params(
-    config: Config, student_params: dict[str, Any]
+    config: Config, student_params: dict[str, Any], shares_encoder: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     params, frozen_params = split_params(student_params, config.student.frozen)
-    if config.frozen_encoder_is_teachers:
+    if shares_encoder:
         frozen_params.pop("encoder")
     return params, frozen_params
 

@@ -73,7 +73,7 @@ def train(
     settings = config.training
     plan = make_plan(config.objective, config.optimizer, len(schedule))
     setup = make_distillation(config, models, plan, mesh)
-    shapes = abstract_state(config, models.student_params, plan, mesh)
+    shapes = abstract_state(config, models.student_params, models.shares_encoder, plan, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
     featurise = make_featurise(
         models.teacher_dims.n_mels, config.data, settings.seed, augments=True
@@ -86,7 +86,7 @@ def train(
     with Checkpoints(run_dir / CHECKPOINTS, settings.keep_checkpoints) as checkpoints:
         restored = checkpoints.restore(shapes)
         if restored is None:
-            state, start = first_state(config, models.student_params, plan, shardings), 0
+            state, start = first_state(config, models, plan, shardings), 0
         else:
             state, start = restored.state, restored.step
             if restored.metadata != metadata:

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import pytest
 
-from fastwhisper_jax.commands.models import load_pair
+from fastwhisper_jax.commands.models import cut_student, load_pair
 from fastwhisper_jax.commands.plan_shapes import model_shapes
-from fastwhisper_jax.config import Config, StudentConfig, TeacherConfig
+from fastwhisper_jax.config import Config, DataConfig, StudentConfig, TeacherConfig
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.training.sharding import make_mesh
 
@@ -28,6 +28,7 @@ def both(config):
     pair = load_pair(config)
     planned = model_shapes(config, make_mesh(1, 1, devices=jax.devices()[:1]))
     assert (planned.teacher_dims, planned.student_dims) == (pair.teacher.dims, pair.student_dims)
+    assert planned.shares_encoder == pair.shares_encoder
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), pair.student_params)
     assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), planned.student_params)
     return pair
@@ -58,3 +59,49 @@ def test_a_student_of_a_model_that_does_not_fit_is_neither_trained_nor_planned(
         load_pair(config)
     with pytest.raises(InputError, match=words):
         model_shapes(config, make_mesh(1, 1, devices=jax.devices()[:1]))
+
+
+CACHED = DataConfig(encoder_cache="cache")
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {},
+        {"encoder_layers": 6},
+        {"encoder_layers": (0, 1, 2, 3, 4, 5)},
+        {"context_seconds": 30.0},
+        {"path": "openai/whisper-base"},
+        {"path": "./openai/whisper-base"},
+    ],
+)
+def test_the_encoder_is_shared_however_the_same_model_is_spelt(tiny_dims, same):
+    teacher = dataclasses.replace(tiny_dims, n_audio_layer=6)
+    config = Config(student=StudentConfig(**same), data=CACHED)
+    assert cut_student(config, teacher, teacher).shares_encoder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frozen": ()},
+        {"frozen": ("decoder",)},
+        {"path": "other"},
+        {"encoder_layers": 5},
+        {"encoder_layers": (1, 2)},
+        {"context_seconds": 10.0},
+    ],
+)
+def test_another_encoder_is_not_shared_and_a_cache_of_the_teachers_is_refused(tiny_dims, changes):
+    teacher = dataclasses.replace(tiny_dims, n_audio_layer=6)
+    student = StudentConfig(**changes)
+    assert not cut_student(Config(student=student), teacher, teacher).shares_encoder
+    with pytest.raises(InputError, match="needs the teacher's own encoder.*encoder_cache=none"):
+        cut_student(Config(student=student, data=CACHED), teacher, teacher)
+
+
+def test_a_student_of_the_teachers_own_folder_is_the_teachers(tiny_teacher):
+    teacher = TeacherConfig(path=str(tiny_teacher))
+    student = StudentConfig(path=f"{tiny_teacher}/", encoder_layers=1, context_seconds=30.0)
+    pair = both(Config(teacher=teacher, student=student))
+    assert pair.shares_encoder and pair.origin == pair.teacher.folder

@@ -78,11 +78,12 @@ def test_its_steps_have_the_shapes_of_its_state_in_every_phase(recipe):
     check_batch("batch", training.global_batch_size, mesh, training.accumulation_steps)
     check_batch("eval", training.eval_batch_size, mesh)
     assert config.data.target_buckets[-1] <= teacher.n_text_ctx
-    dims = cut_student(config, teacher, teacher).dims
-    models = Models(teacher, shapes_of(teacher), dims, shapes_of(dims))
+    cut = cut_student(config, teacher, teacher)
+    student = shapes_of(cut.dims)
+    models = Models(teacher, shapes_of(teacher), cut.dims, student, cut.shares_encoder)
     total_steps = training.steps or training.epochs * STEPS_OF_AN_EPOCH
     plan = make_plan(config.objective, config.optimizer, total_steps)
-    state = abstract_state(config, models.student_params, plan, mesh)
+    state = abstract_state(config, student, cut.shares_encoder, plan, mesh)
     setup = make_distillation(config, models, plan, mesh)
 
     rows, length = training.global_batch_size, config.data.target_buckets[0]

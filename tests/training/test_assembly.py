@@ -9,7 +9,7 @@ import pytest
 
 from fastwhisper_jax.commands.models import place_params
 from fastwhisper_jax.models.student import student_params
-from fastwhisper_jax.training.assembly import abstract_state, first_state
+from fastwhisper_jax.training.assembly import Models, abstract_state, first_state
 from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.sharding import bytes_per_device, make_mesh, tree_shardings
 
@@ -23,10 +23,11 @@ def begin(tiny):
     def begin(mesh):
         teacher = tiny.random_params(tiny.TEACHER)
         student = student_params(teacher, tiny.STUDENT, (0, 1), (0, 2))
-        shapes = abstract_state(config, student, plan, mesh)
+        shapes = abstract_state(config, student, True, plan, mesh)
         shardings = jax.tree.map(lambda x: x.sharding, shapes)
         placed = place_params(teacher, "float32", mesh)
-        return student, placed, first_state(config, student, plan, shardings)
+        models = Models(tiny.TEACHER, placed, tiny.STUDENT, student, True)
+        return student, placed, first_state(config, models, plan, shardings)
 
     return begin
 

@@ -143,7 +143,7 @@ def run(config, run_dir, corpus, data=None, score=None):
     teacher = random_params(TEACHER)
     layers = kept_layers(None, 2, ""), kept_layers(STUDENT.n_text_layer, TEACHER.n_text_layer, "")
     student = student_params(teacher, STUDENT, *layers)
-    models = Models(TEACHER, place_params(teacher, "float32", mesh), STUDENT, student)
+    models = Models(TEACHER, place_params(teacher, "float32", mesh), STUDENT, student, True)
     data = make_data(config, corpus, mesh, score is not None) if data is None else data
     schedule = make_batch_schedule(config, data.train, STUDENT.context_seconds)
     return loop.train(config, Path(run_dir), models, data, schedule, mesh, score)
