@@ -1,7 +1,6 @@
 """A recipe's models, state and batch as shapes with shardings: nothing is loaded or computed."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from fastwhisper_jax.commands.models import cut_student
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop.configs import dimensions_from_config, read_model_config
+from fastwhisper_jax.interop.load import model_folder
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.planning.published import PUBLISHED
@@ -21,15 +21,15 @@ from fastwhisper_jax.training.sharding import batch_sharding, tree_shardings
 
 
 def model_dimensions(path: str) -> ModelDimensions:
-    """Sizes of a published Whisper, or of a local Hugging Face folder.
+    """Sizes of a local Hugging Face folder, or of a published Whisper; a folder wins.
 
     Raises:
         InputError: neither is known by that name.
     """
-    if path in PUBLISHED:
-        return PUBLISHED[path]
-    folder = Path(path)
-    if not folder.is_dir():
+    folder = model_folder(path)
+    if folder is None:
+        if path in PUBLISHED:
+            return PUBLISHED[path]
         raise InputError(
             f"the sizes of {path!r} are not known here: it is no folder, and none of "
             f"{', '.join(PUBLISHED)}; download it first, and name its folder"

@@ -43,6 +43,12 @@ class LoadedModel:
     folder: Path
 
 
+def model_folder(path_or_hub_id: str | Path) -> Path | None:
+    """The folder here that is named so, `~` being the home directory; None if there is none."""
+    folder = Path(path_or_hub_id).expanduser()
+    return folder if folder.is_dir() else None
+
+
 def resolve_model(path_or_hub_id: str | Path) -> Path:
     """Find the folder of a model, downloading it when a hub id is given.
 
@@ -55,11 +61,11 @@ def resolve_model(path_or_hub_id: str | Path) -> Path:
     Raises:
         InputError: no such folder, and no such hub id or no way to reach it.
     """
-    folder = Path(path_or_hub_id).expanduser()
-    if folder.is_dir():
+    folder = model_folder(path_or_hub_id)
+    if folder is not None:
         return folder
     name = str(path_or_hub_id)
-    if folder.exists() or not _HUB_ID.fullmatch(name):
+    if Path(name).exists() or not _HUB_ID.fullmatch(name):
         raise InputError(
             f"there is no folder {name!r}; give a Hugging Face Whisper folder or a hub id"
         )

@@ -61,6 +61,20 @@ def test_a_student_of_a_model_that_does_not_fit_is_neither_trained_nor_planned(
         model_shapes(config, make_mesh(1, 1, devices=jax.devices()[:1]))
 
 
+def test_a_home_directory_is_found_by_both(folder_of, tmp_path, monkeypatch):
+    folder_of("teacher")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert both(Config(teacher=TeacherConfig(path="~/teacher"))).shares_encoder
+
+
+def test_of_a_folder_named_like_a_published_model_both_take_the_folder(
+    folder_of, tmp_path, monkeypatch
+):
+    folder_of("openai/whisper-base")
+    monkeypatch.chdir(tmp_path)
+    both(Config(teacher=TeacherConfig(path="openai/whisper-base")))
+
+
 CACHED = DataConfig(encoder_cache="cache")
 
 
