@@ -1,17 +1,25 @@
-"""Every test runs on 8 virtual CPU devices, with rank promotion refused."""
+"""Every test runs on 8 virtual CPU devices, with rank promotion refused.
+
+What one test has compiled is kept for those that follow, and for the processes that they start.
+"""
 
 import os
+import tempfile
 
-# Both are read when jax is first imported, so they are set before that.
+# All are read when jax is first imported, so they are set before that.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fastwhisper-compiled-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import contextlib
 import importlib.util
 import io
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +30,6 @@ import pytest
 import safetensors.numpy
 import soundfile
 from flax import traverse_util
-from jax.experimental.compilation_cache import compilation_cache
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from fastwhisper_jax.cli import main
@@ -33,6 +40,11 @@ from fastwhisper_jax.models.dimensions import ModelDimensions
 # A shell starts what it puts in the background with SIGINT ignored, which children inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -159,27 +171,6 @@ def compile_quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
-
-
-KEEPS_EVERY_COMPILATION = {
-    "jax_compilation_cache_dir": None,
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-}
-
-
-@pytest.fixture(scope="module")
-def shared_compilations(tmp_path_factory):
-    """What is compiled once is kept for the module: its runs compile the same steps."""
-    settings = KEEPS_EVERY_COMPILATION
-    before = {name: getattr(jax.config, name) for name in settings}
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    for name, value in (settings | {"jax_compilation_cache_dir": folder}).items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

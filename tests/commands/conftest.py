@@ -1,13 +1,8 @@
-"""The modules here train and decode the same tiny models again and again."""
+"""Sizes of the tiny models that the commands train and decode."""
 
 import pytest
 
 from fastwhisper_jax.models.dimensions import ModelDimensions
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kept_compilations(shared_compilations):
-    """What a module has compiled once it does not compile again."""
 
 
 @pytest.fixture(scope="session")

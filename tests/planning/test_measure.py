@@ -8,9 +8,7 @@ from fastwhisper_jax.planning.measure import measure
 from fastwhisper_jax.planning.topology import find_slice
 
 
-def test_a_program_is_measured_twice_with_jax_keeping_what_it_compiles(
-    tpu_compiler, shared_compilations
-):
+def test_a_program_is_measured_twice_with_jax_keeping_what_it_compiles(tpu_compiler):
     """A warning would fail: what is kept of such a program cannot be read back."""
     found = find_slice("v5e:2x2")
     on_chip = SingleDeviceSharding(found.devices[0])

@@ -14,7 +14,6 @@ import time
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from fastwhisper_jax.errors import InputError, Interrupted, TrainingError
 from fastwhisper_jax.training import loop
@@ -39,25 +38,6 @@ LOGGED = {
     "samples_per_second",
 }
 EVALUATED_AT = 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """A folder of compiled steps, as environment for a subprocess: all runs here are alike."""
-    folder = tmp_path_factory.mktemp("compiled")
-    settings = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield {name.upper(): str(value) for name, value in settings.items()}
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -192,12 +172,12 @@ def test_stopped_by_sigterm_and_started_again_it_ends_the_same(tiny, corpus, who
     assert [row["loss"] for row in rows] == [row["loss"] for row in whole.rows]
 
 
-def test_killed_and_started_again_it_ends_the_same(tiny, audio, corpus, whole, tmp_path, compiled):
+def test_killed_and_started_again_it_ends_the_same(tiny, audio, corpus, whole, tmp_path):
     """kill -9 of a process between two updates, a checkpoint after every one under way."""
     run_dir = tmp_path / "run"
     cache = None if whole.cache is None else str(tmp_path / "cache")
     metrics = run_dir / "metrics.jsonl"
-    environment = {**os.environ, **compiled, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     command = [sys.executable, tiny.path, run_dir, audio, cache or "-"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from jax.experimental.compilation_cache import compilation_cache
 from safetensors.numpy import load_file
 
 from fastwhisper_jax.models.dimensions import ModelDimensions
@@ -61,29 +60,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(folder):
-    """Of processes with four devices; all of them share what they compile."""
-    settings = {
-        "jax_compilation_cache_dir": str(folder / "compiled"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
+def environment():
+    """Of processes with four devices."""
+    return os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield (
-        os.environ
-        | {name.upper(): str(value) for name, value in settings.items()}
-        | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-            "JAX_NUMPY_RANK_PROMOTION": "raise",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        }
-    )
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
