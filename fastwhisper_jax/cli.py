@@ -58,8 +58,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments:
         parser.print_help()
         raise InputError(f"no command is given; choose one of {', '.join(commands)}")
-    name, overrides = arguments[0], list[str]()
-    if name not in commands and not name.startswith("-"):
+    # No option of ours stands before the command: the first word is its name.
+    name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    overrides = list[str]()
+    if name and name not in commands:
         near = difflib.get_close_matches(name, commands, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(commands)}"
         raise InputError(f"no command {name!r}; {hint}")
