@@ -76,6 +76,27 @@ def test_arguments_that_cannot_be_used_end_with_one_line_and_2(fastwhisper, argu
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "r", "--out"],
+        ["evaluate", "m", "--data", "d", "--report"],
+        ["plan", "r.py", "--topology", "v5e:2x4", "--report"],
+        ["demo", "--out"],
+        ["plot", "r", "--out"],
+        ["transcribe", "m", "a.wav", "--out"],
+    ],
+)
+def test_what_is_written_locally_only_refuses_a_store(
+    monkeypatch, fastwhisper, tmp_path, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    done = fastwhisper(*arguments, "gs://bucket/x")
+    assert (done.code, done.out) == (2, "")
+    assert f"argument {arguments[-1]}: gs://bucket/x is not a local path; write to a" in done.err
+    assert done.err.count("\n") == 1 and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
     ("error", "code", "line"),
     [
         (TrainingError("loss is\nnan"), 1, "error: loss is nan\n"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fastwhisper_jax.commands import prepare_arguments, transcribe_arguments
+from fastwhisper_jax.commands.local_path import local_path
 from fastwhisper_jax.errors import InputError
 
 EXAMPLE = """
@@ -79,7 +80,7 @@ def make_parser(
     evaluate.add_argument("model", metavar="MODEL", help="Hugging Face folder or hub id")
     evaluate.add_argument("--data", required=True, metavar="MANIFEST", help="manifest or data set")
     evaluate.add_argument(
-        "--report", type=Path, metavar="OUT.json", help="where to write the report"
+        "--report", type=local_path, metavar="OUT.json", help="where to write the report"
     )
     evaluate.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N utterances")
@@ -119,7 +120,9 @@ def make_parser(
         "fastwhisper export runs/askd --out my-student",
     )
     export.add_argument("run_dir", metavar="RUN", help="folder of a run")
-    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    export.add_argument(
+        "--out", type=local_path, required=True, metavar="DIR", help="folder to write"
+    )
     export.add_argument(
         "--step", type=int, metavar="N", help="checkpoint; default: the newest good one"
     )
@@ -160,7 +163,9 @@ def make_parser(
         metavar="T",
         help="length of the labels; default: the recipe's longest bucket",
     )
-    plan.add_argument("--report", type=Path, metavar="OUT.json", help="where to write the report")
+    plan.add_argument(
+        "--report", type=local_path, metavar="OUT.json", help="where to write the report"
+    )
     plan.add_argument(
         "--steps-only",
         action="store_true",
@@ -175,7 +180,7 @@ def make_parser(
         "fastwhisper demo --out demo/",
     )
     folder, about = Path("fastwhisper-demo"), "empty or new folder; default: fastwhisper-demo"
-    demo.add_argument("--out", type=Path, default=folder, metavar="DIR", help=about)
+    demo.add_argument("--out", type=local_path, default=folder, metavar="DIR", help=about)
     demo.set_defaults(run=run["demo"])
 
     plot = add(
@@ -184,7 +189,9 @@ def make_parser(
         "fastwhisper plot runs/askd runs/distil --out runs.png",
     )
     plot.add_argument("run_dirs", nargs="+", metavar="RUN", help="folder of a run")
-    plot.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .svg or .pdf")
+    plot.add_argument(
+        "--out", type=local_path, required=True, metavar="FILE", help=".png, .svg or .pdf"
+    )
     plot.set_defaults(run=run["plot"])
 
     transcribe = add("transcribe", transcribe_arguments.SUMMARY, transcribe_arguments.EXAMPLE)

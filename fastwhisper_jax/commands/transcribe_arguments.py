@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from fastwhisper_jax.commands.local_path import local_path
+
 SUMMARY = "transcribe recordings of any length, with times"
 EXAMPLE = "fastwhisper transcribe my-student talk.flac interview.mp3 --format srt --out subtitles/"
 CUTS = ("timestamps", "pauses")
@@ -43,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--out",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="one file each, NAME.FORMAT, into this folder; default: to standard output",
     )
