@@ -174,14 +174,14 @@ def _prompts(
     no_timestamps = after[-1]
     kept = after if cuts_at_pauses else after[:-1]
     # In every Whisper's vocabulary: ... previous, no speech, no timestamps, 0.00 s, ...
-    previous = loaded.generation_config.get("prev_sot_token_id", no_timestamps - 2)
+    previous = loaded.generation_config.get("prev_sot_token_id")
     shows_previous = options.previous_text and not cuts_at_pauses
     most_previous = loaded.dims.n_text_ctx // 2 - 1 if shows_previous else 0
     return Prompts(
         languages=languages,
         start=start,
         after_language=tuple(kept[bool(languages) :]),
-        previous=previous,
+        previous=no_timestamps - 2 if previous is None else previous,
         most_previous=max(most_previous, 0),
         timestamp_begin=no_timestamps + 1,
         end_of_text=decoding_rules(loaded.generation_config).end_of_text,
@@ -197,12 +197,10 @@ def _timestamp_rules(loaded: LoadedModel, prompts: Prompts) -> TimestampRules:
 
 
 def _alignment_heads(loaded: LoadedModel) -> Heads:
-    heads = tuple(
-        (int(layer), int(head))
-        for layer, head in loaded.generation_config.get("alignment_heads") or ()
-    )
-    dims = loaded.dims
-    if not heads or any(x >= dims.n_text_layer or y >= dims.n_text_head for x, y in heads):
+    named = loaded.generation_config.get("alignment_heads") or ()
+    heads = tuple((layer, head) for layer, head in named)
+    layers, of_layer = range(loaded.dims.n_text_layer), range(loaded.dims.n_text_head)
+    if not heads or any(layer not in layers or head not in of_layer for layer, head in heads):
         held = "names alignment_heads that the model has not" if heads else "has no alignment_heads"
         raise InputError(
             f"the generation_config.json of {loaded.folder} {held}, from which --word-timestamps "

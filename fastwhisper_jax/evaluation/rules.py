@@ -37,8 +37,9 @@ def decoding_rules(generation_config: Mapping[str, Any]) -> DecodingRules:
     """Reads the rules from a model's generation_config.json.
 
     Args:
-        generation_config: its content; `suppress_tokens` and `begin_suppress_tokens` may be missing
-            or null, as in fine-tuned models: then nothing is suppressed.
+        generation_config: its content, checked when it was loaded; `suppress_tokens` and
+            `begin_suppress_tokens` may be missing or null, as in fine-tuned models: then nothing is
+            suppressed.
     """
     end_of_text = generation_config["eos_token_id"]
     return DecodingRules(

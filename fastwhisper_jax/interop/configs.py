@@ -84,12 +84,63 @@ def read_model_config(folder: Path) -> Config:
     return config
 
 
-def read_generation_config(folder: Path, config: Config) -> Config:
-    """Read generation_config.json, or, in folders older than it, the same keys of config.json."""
+def read_generation_config(folder: Path, config: Config, dims: ModelDimensions) -> Config:
+    """Read generation_config.json, or, in folders older than it, the same keys of config.json.
+
+    Alignment heads that the model has not are let through: published students inherited them. Who
+    uses them checks them.
+
+    Args:
+        folder: of the model.
+        config: its config.json.
+        dims: its sizes.
+
+    Raises:
+        InputError: what we read of it is absent or cannot be used; all faults are in one message.
+    """
     path = folder / "generation_config.json"
     if path.is_file():
-        return read_json(path)
-    return {key: config[key] for key in _GENERATION_KEYS if key in config}
+        generation_config = read_json(path)
+    else:
+        path = folder / "config.json"
+        generation_config = {key: config[key] for key in _GENERATION_KEYS if key in config}
+    faults = _generation_faults(generation_config, dims.n_vocab)
+    if faults:
+        raise InputError(f"{path} cannot be used: {'; '.join(faults)}; correct it")
+    return generation_config
+
+
+def _generation_faults(generation_config: Config, n_vocab: int) -> list[str]:
+    def is_token(value: Any) -> bool:
+        return type(value) is int and 0 <= value < n_vocab
+
+    faults = []
+    end_of_text = generation_config.get("eos_token_id")
+    ends = end_of_text if isinstance(end_of_text, list) else [end_of_text]
+    if not ends or not all(map(is_token, ends)):
+        faults.append(
+            f"eos_token_id is {end_of_text!r}, must be a token, 0 to {n_vocab - 1}, or several"
+        )
+    for key in ("suppress_tokens", "begin_suppress_tokens"):
+        tokens = generation_config.get(key) or []
+        strange = (
+            [token for token in tokens if not is_token(token)]
+            if isinstance(tokens, list)
+            else [tokens]
+        )
+        if strange:
+            faults.append(f"{key} holds {strange[0]!r}, must hold tokens, 0 to {n_vocab - 1}")
+    previous = generation_config.get("prev_sot_token_id")
+    if previous is not None and not is_token(previous):
+        faults.append(f"prev_sot_token_id is {previous!r}, must be a token, 0 to {n_vocab - 1}")
+    heads = generation_config.get("alignment_heads") or []
+    if not isinstance(heads, list) or not all(map(_is_pair, heads)):
+        faults.append("alignment_heads must hold pairs of integers, [layer, head]")
+    return faults
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and [type(item) for item in value] == [int, int]
 
 
 def dimensions_from_config(config: Config, path: Path) -> ModelDimensions:

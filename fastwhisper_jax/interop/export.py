@@ -94,7 +94,9 @@ def export_student(
     check_target(target)
     teacher_config = configs.read_model_config(teacher_folder)
     teacher_dims = configs.dimensions_from_config(teacher_config, teacher_folder / "config.json")
-    teacher_generation = configs.read_generation_config(teacher_folder, teacher_config)
+    teacher_generation = configs.read_generation_config(
+        teacher_folder, teacher_config, teacher_dims
+    )
     heads, heads_note = student_alignment_heads(teacher_generation, facts.decoder_layers, dims)
     card = model_card(target.name, facts, dims, teacher_dims, dtype, heads_note)
     json_files = {

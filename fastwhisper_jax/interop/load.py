@@ -93,14 +93,14 @@ def load_model(folder: Path) -> LoadedModel:
         The model, its parameters as float32.
 
     Raises:
-        InputError: something is absent, damaged, or does not fit; all faults of the tensors are in
-            one message.
+        InputError: something is absent, damaged, or does not fit; all faults of the tensors or
+            of a file are in one message.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give a Hugging Face Whisper folder")
     config = configs.read_model_config(folder)
     dims = configs.dimensions_from_config(config, folder / "config.json")
-    generation_config = configs.read_generation_config(folder, config)
+    generation_config = configs.read_generation_config(folder, config, dims)
     files = {file: _open_safetensors(file) for file in _weight_files(folder)}
     holders = {name: handle for handle in files.values() for name in handle.keys()}
     _check_tensors(folder, holders, dims)

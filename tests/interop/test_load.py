@@ -91,6 +91,50 @@ def test_generation_config_falls_back_to_config(teacher_folder):
     assert "d_model" not in generation_config
 
 
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"eos_token_id": None}, "eos_token_id is None, must be a token, 0 to 263, or several"),
+        ({"eos_token_id": []}, "eos_token_id is []"),
+        ({"eos_token_id": [257, 264]}, "eos_token_id is [257, 264]"),
+        ({"suppress_tokens": [1, 264]}, "suppress_tokens holds 264, must hold tokens, 0 to 263"),
+        ({"suppress_tokens": [-1]}, "suppress_tokens holds -1"),
+        ({"begin_suppress_tokens": "x"}, "begin_suppress_tokens holds 'x'"),
+        ({"prev_sot_token_id": 264}, "prev_sot_token_id is 264"),
+        ({"alignment_heads": [[1, 0, 1]]}, "alignment_heads must hold pairs of integers"),
+        ({"alignment_heads": [[0, "1"]]}, "alignment_heads must hold pairs of integers"),
+        ({"alignment_heads": 3}, "alignment_heads must hold pairs of integers"),
+    ],
+)
+def test_generation_config_that_cannot_be_used_is_refused(teacher_folder, changes, fault):
+    file = teacher_folder / "generation_config.json"
+    change_json(file, **changes)
+    message = refusal(teacher_folder)
+    assert message.startswith(f"{file} cannot be used: ") and fault in message
+
+
+def test_all_faults_of_generation_config_are_in_one_line(teacher_folder):
+    (teacher_folder / "generation_config.json").unlink()
+    change_json(teacher_folder / "config.json", eos_token_id="x", suppress_tokens=[300])
+    message = refusal(teacher_folder)
+    assert f"{teacher_folder / 'config.json'} cannot be used: eos_token_id is 'x'" in message
+    assert "; suppress_tokens holds 300" in message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"eos_token_id": [257, 258]},
+        {"suppress_tokens": None, "begin_suppress_tokens": []},
+        {"prev_sot_token_id": None, "alignment_heads": None},
+        {"alignment_heads": [[9, 0]]},  # as a published student inherits them
+    ],
+)
+def test_generation_config_as_published_models_have_it_is_taken(teacher_folder, changes):
+    change_json(teacher_folder / "generation_config.json", **changes)
+    assert load_model(teacher_folder).generation_config.items() >= changes.items()
+
+
 def test_all_faults_of_tensors_are_in_one_line_with_counts(teacher_folder):
     def spoil(tensors):
         for layer in range(4):
