@@ -183,16 +183,21 @@ def _temporary_sibling(target: Path) -> Iterator[Path]:
 
 
 def _replace(target: Path, folder: Path) -> None:
-    """Rename a complete folder to the target; an earlier export moves aside first, then goes."""
+    """Rename a complete folder to the target; an earlier export moves aside first, then goes.
+
+    Whatever stops it, an interrupt as well, the target is the one or the other.
+    """
     if not target.exists():
         folder.rename(target)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    earlier = target.rename(aside / target.name)
+    earlier = aside / target.name
     try:
+        target.rename(earlier)
         folder.rename(target)
-    except OSError:
-        earlier.rename(target)
-        raise
-    finally:
+    except BaseException:
+        if not target.exists():
+            earlier.rename(target)
         shutil.rmtree(aside)
+        raise
+    shutil.rmtree(aside)

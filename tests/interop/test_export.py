@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -285,6 +286,32 @@ def test_failed_replacement_keeps_the_earlier_export(
     with pytest.raises(InputError):
         export_student(exported, student, weights, teacher_folder, FACTS)
     assert (exported / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [OSError(13, "Permission denied"), KeyboardInterrupt()])
+@pytest.mark.parametrize("number, comes", [(1, "before"), (1, "after"), (2, "before")])
+def test_a_replacement_that_is_stopped_between_its_renames_keeps_the_earlier_export(
+    monkeypatch, exported, teacher_folder, dims, params, error, number, comes
+):
+    before = {file.name: file.read_bytes() for file in exported.iterdir()}
+    beside = sorted(exported.parent.iterdir())
+    student, weights = make_student(params, dims)
+    rename, renamed = Path.rename, []
+
+    def stopped(path, to):
+        renamed.append(path)
+        if len(renamed) == number and comes == "before":
+            raise error
+        new = rename(path, to)
+        if len(renamed) == number:
+            raise error
+        return new
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises((InputError, KeyboardInterrupt)):
+        export_student(exported, student, weights, teacher_folder, FACTS)
+    assert {file.name: file.read_bytes() for file in exported.iterdir()} == before
+    assert sorted(exported.parent.iterdir()) == beside
 
 
 def test_teacher_without_tokenizer_is_refused(teacher_folder, dims, params, tmp_path):
