@@ -8,12 +8,12 @@ import yaml
 from huggingface_hub.repocard import metadata_load
 
 from fastwhisper_jax import files
-from fastwhisper_jax.commands.models import load_pair, place_params
+from fastwhisper_jax.commands.models import Pair, load_pair, place_params
 from fastwhisper_jax.commands.run_directory import check_writable, read_config
 from fastwhisper_jax.config import Config, ObjectiveConfig, ScheduleConfig
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop.export import check_target, export_student
-from fastwhisper_jax.interop.model_card import CardFacts, Score
+from fastwhisper_jax.interop.model_card import CardFacts, OtherTeacher, Score
 from fastwhisper_jax.training.assembly import abstract_state
 from fastwhisper_jax.training.checkpoints import Checkpoints
 from fastwhisper_jax.training.loop import CHECKPOINTS
@@ -57,25 +57,39 @@ def run(run_dir: files.Path, target: Path, step: int | None, dtype: str = "float
         )
     teacher_params = place_params(pair.teacher.params, "float32", mesh)
     student = whole_student(restored.state, teacher_params, pair.shares_encoder)
-    facts = CardFacts(
+    facts = card_facts(run_dir, config, pair, restored.step)
+    weights = jax.device_get(student)
+    notes = export_student(target, pair.student_dims, weights, pair.origin, facts, dtype)
+    return [*restored.skipped, f"exported step {restored.step} of {run_dir} to {target}", *notes]
+
+
+def card_facts(run_dir: files.Path, config: Config, pair: Pair, step: int) -> CardFacts:
+    """What the model card says of a run's student at a step."""
+    return CardFacts(
         base_model=_public_name(config.student.path or config.teacher.path),
         encoder_layers=pair.encoder_layers,
         decoder_layers=pair.decoder_layers,
         languages=(config.data.language,),
         license=_license(pair.origin),
-        training=_training(config, restored.step),
-        scores=_scores(run_dir, config, restored.step),
+        training=_training(config, step),
+        scores=_scores(run_dir, config, step),
         trained_with_timestamps=config.data.timestamp_probability > 0,
+        other_teacher=_other_teacher(config, pair),
     )
-    weights = jax.device_get(student)
-    notes = export_student(target, pair.student_dims, weights, pair.origin, facts, dtype)
-    return [*restored.skipped, f"exported step {restored.step} of {run_dir} to {target}", *notes]
 
 
 def _public_name(path_or_hub_id: str) -> str:
     """A hub id as it is; of a folder its name alone."""
     path = Path(path_or_hub_id)
     return path.name if path.is_dir() else path_or_hub_id
+
+
+def _other_teacher(config: Config, pair: Pair) -> OtherTeacher | None:
+    """The teacher, where the student was cut from another model."""
+    if pair.origin == pair.teacher.folder:
+        return None
+    name = _public_name(config.teacher.path)
+    return OtherTeacher(name, pair.teacher.dims, _license(pair.teacher.folder))
 
 
 def _license(folder: Path) -> str | None:
@@ -87,7 +101,7 @@ def _license(folder: Path) -> str | None:
         named = (metadata_load(card) or {}).get("license")
     except (ValueError, yaml.YAMLError):
         return None  # a card that the hub could not read either
-    return named if isinstance(named, str) else None
+    return named if isinstance(named, str) and named != "unknown" else None
 
 
 def _training(config: Config, step: int) -> str:

@@ -66,7 +66,7 @@ def export_student(
     target: Path,
     dims: ModelDimensions,
     params: names.Params,
-    teacher_folder: Path,
+    base_folder: Path,
     facts: CardFacts,
     dtype: str = "float32",
 ) -> tuple[str, ...]:
@@ -79,37 +79,36 @@ def export_student(
         target: folder to write; its name becomes the model's.
         dims: the student's sizes.
         params: the student's parameters, float32, layers stacked.
-        teacher_folder: Hugging Face folder that tokenizer and configs are taken from.
-        facts: for the model card, and which of the teacher's decoder layers were kept.
+        base_folder: Hugging Face folder of what the student was cut from, the teacher as a rule;
+            tokenizer and configs are taken from it.
+        facts: for the model card, and which of its decoder layers were kept.
         dtype: of the weights in both files, one of `precision.DTYPES`.
 
     Returns:
         Notes for the user, one line each: what other programs cannot do with this export.
 
     Raises:
-        InputError: the target cannot be written or is no export of ours, the teacher's folder
+        InputError: the target cannot be written or is no export of ours, the base folder
             lacks a file, or a parameter is too large for the dtype.
     """
     target = Path(os.path.abspath(target))
     check_target(target)
-    teacher_config = configs.read_model_config(teacher_folder)
-    teacher_dims = configs.dimensions_from_config(teacher_config, teacher_folder / "config.json")
-    teacher_generation = configs.read_generation_config(
-        teacher_folder, teacher_config, teacher_dims
-    )
-    heads, heads_note = student_alignment_heads(teacher_generation, facts.decoder_layers, dims)
-    card = model_card(target.name, facts, dims, teacher_dims, dtype, heads_note)
+    base_config = configs.read_model_config(base_folder)
+    base_dims = configs.dimensions_from_config(base_config, base_folder / "config.json")
+    base_generation = configs.read_generation_config(base_folder, base_config, base_dims)
+    heads, heads_note = student_alignment_heads(base_generation, facts.decoder_layers, dims)
+    card = model_card(target.name, facts, dims, base_dims, dtype, heads_note)
     json_files = {
-        "config.json": student_config(teacher_config, dims, dtype),
+        "config.json": student_config(base_config, dims, dtype),
         "generation_config.json": student_generation_config(
-            teacher_generation, heads, facts.trained_with_timestamps
+            base_generation, heads, facts.trained_with_timestamps
         ),
         "preprocessor_config.json": student_preprocessor_config(
-            configs.read_preprocessor_config(teacher_folder), dims
+            configs.read_preprocessor_config(base_folder), dims
         ),
     }
     other_files = {
-        **tokenizer_files(teacher_folder),
+        **tokenizer_files(base_folder),
         "README.md": card.encode(),
         **{
             name: (json.dumps(content, indent=2) + "\n").encode()

@@ -7,6 +7,8 @@ from fastwhisper_jax.interop.names import parameter_count
 from fastwhisper_jax.interop.usage import FULL_CONTEXT_SECONDS, usage_section
 from fastwhisper_jax.models.dimensions import ModelDimensions
 
+_UNKNOWN = "unknown (its folder does not name it; look it up before you pass these on)"
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -25,18 +27,35 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True)
+class OtherTeacher:
+    """A teacher that the student was not cut from.
+
+    Attributes:
+        name: its hub id, or the name of its folder.
+        dims: its sizes.
+        license: of its weights. None: unknown.
+    """
+
+    name: str
+    dims: ModelDimensions
+    license: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class CardFacts:
     """What an export cannot read from the weights.
 
     Attributes:
-        base_model: hub id of the teacher, or the name of its folder (no path: the card is public).
-        encoder_layers, decoder_layers: the teacher's layers that the student started from.
+        base_model: what the student was cut from: its hub id, or the name of its folder (no path:
+            the card is public). It is the teacher too, unless `other_teacher` is given.
+        encoder_layers, decoder_layers: the base model's layers that the student started from.
         languages: codes that it was trained on ("en").
-        license: of the teacher's weights as the hub spells it ("mit"), which the student's are
+        license: of the base model's weights as the hub spells it ("mit"), which the student's are
             derived from. None: unknown.
         training: sentences about how it was trained (objective, data, updates), or nothing.
         scores: word error rates to tabulate.
         trained_with_timestamps: whether its labels said when words are spoken.
+        other_teacher: what it was distilled from, where that is not the base model.
     """
 
     base_model: str
@@ -47,13 +66,14 @@ class CardFacts:
     training: str = ""
     scores: tuple[Score, ...] = ()
     trained_with_timestamps: bool = False
+    other_teacher: OtherTeacher | None = None
 
 
 def model_card(
     name: str,
     facts: CardFacts,
     student: ModelDimensions,
-    teacher: ModelDimensions,
+    base: ModelDimensions,
     dtype: str = "float32",
     heads_note: str = "",
 ) -> str:
@@ -62,17 +82,17 @@ def model_card(
     Args:
         name: of the model: its export folder's.
         facts: see `CardFacts`.
-        student, teacher: sizes.
+        student, base: sizes of the student, and of what it was cut from.
         dtype: of the weights.
         heads_note: what is to be said about word timestamps, or nothing.
     """
     sections = [
         _front_matter(facts),
         f"# {name}",
-        _description(facts, student, teacher, dtype),
+        _description(facts, student, base, dtype),
         facts.training,
         _license(facts),
-        _results(facts, student, teacher),
+        _results(facts, student, facts.other_teacher.dims if facts.other_teacher else base),
         _context_warning(student),
         _timestamps(facts.trained_with_timestamps),
         _word_timestamps(heads_note),
@@ -89,7 +109,7 @@ def _front_matter(facts: CardFacts) -> str:
     lines = [
         "---",
         *items("language", facts.languages),
-        f"license: {json.dumps(facts.license or 'unknown')}",
+        f"license: {json.dumps(_license_of_all(facts))}",
         f"base_model: {json.dumps(facts.base_model)}",
         "library_name: transformers",
         "pipeline_tag: automatic-speech-recognition",
@@ -100,18 +120,39 @@ def _front_matter(facts: CardFacts) -> str:
 
 
 def _description(
-    facts: CardFacts, student: ModelDimensions, teacher: ModelDimensions, dtype: str
+    facts: CardFacts, student: ModelDimensions, base: ModelDimensions, dtype: str
 ) -> str:
-    encoder = _kept("encoder", facts.encoder_layers, teacher.n_audio_layer)
-    decoder = _kept("decoder", facts.decoder_layers, teacher.n_text_layer)
+    other = facts.other_teacher
+    whose = "that model's" if other else "the teacher's"
+    encoder = _kept("encoder", facts.encoder_layers, base.n_audio_layer, whose)
+    decoder = _kept("decoder", facts.decoder_layers, base.n_text_layer, whose)
+    made = f"distilled from `{facts.base_model}` with fastwhisper_jax: {encoder} and {decoder}"
+    if other:
+        made = (
+            f"cut from `{facts.base_model}`, {encoder} and {decoder}, and distilled from"
+            f" `{other.name}` with fastwhisper_jax"
+        )
     return (
-        f"A small Whisper distilled from `{facts.base_model}` with fastwhisper_jax: {encoder} and"
-        f" {decoder}. It hears windows of {student.context_seconds:g} seconds. Its weights are"
-        f" {dtype}."
+        f"A small Whisper {made}. It hears windows of {student.context_seconds:g} seconds. Its"
+        f" weights are {dtype}."
     )
 
 
+def _license_of_all(facts: CardFacts) -> str:
+    """What the header names: unknown where one is, other (in the hub's terms) where they differ."""
+    own = facts.license or "unknown"
+    others = (facts.other_teacher.license or "unknown") if facts.other_teacher else own
+    return own if others == own else "unknown" if "unknown" in (own, others) else "other"
+
+
 def _license(facts: CardFacts) -> str:
+    other = facts.other_teacher
+    if other:
+        return (
+            f"Licence of the weights of `{facts.base_model}`, which these are derived from:"
+            f" {facts.license or _UNKNOWN}. Licence of those of the teacher, `{other.name}`:"
+            f" {other.license or _UNKNOWN}."
+        )
     if facts.license:
         return f"Licence of the teacher's weights, which these are derived from: {facts.license}."
     return (
@@ -120,14 +161,13 @@ def _license(facts: CardFacts) -> str:
     )
 
 
-def _kept(stack: str, layers: tuple[int, ...], teacher_layers: int) -> str:
-    if len(layers) == teacher_layers:
-        return f"all {teacher_layers} {stack} layers"
+def _kept(stack: str, layers: tuple[int, ...], base_layers: int, whose: str) -> str:
+    if len(layers) == base_layers:
+        return f"all {base_layers} {stack} layers"
     which = " and ".join(filter(None, [", ".join(map(str, layers[:-1])), str(layers[-1])]))
     layer = "layers" if len(layers) > 1 else "layer"
     return (
-        f"{len(layers)} of {teacher_layers} {stack} layers (the teacher's {layer} {which}, counted "
-        "from 0)"
+        f"{len(layers)} of {base_layers} {stack} layers ({whose} {layer} {which}, counted from 0)"
     )
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from fastwhisper_jax.interop.model_card import CardFacts, Score, model_card
+import pytest
+
+from fastwhisper_jax.interop.model_card import CardFacts, OtherTeacher, Score, model_card
 from fastwhisper_jax.models.dimensions import ModelDimensions
 
 BASE = ModelDimensions(80, 1500, 8, 6, 2048, 51865, 448, 8, 6, 2048, 512)
@@ -74,6 +76,46 @@ def test_license_is_the_teachers_and_an_unknown_one_is_not_made_up():
     card = model_card("small", dataclasses.replace(FACTS, license=None), STUDENT, BASE)
     assert 'license: "unknown"' in card
     assert "Licence: unknown." in card
+
+
+def second_stage(license, teachers):
+    """The card of a student that was cut from another model than its teacher."""
+    facts = dataclasses.replace(
+        FACTS,
+        base_model="my-student",
+        decoder_layers=(1,),
+        license=license,
+        other_teacher=OtherTeacher("openai/whisper-base", BASE, teachers),
+    )
+    student = dataclasses.replace(BASE, n_text_layer=1)
+    return model_card("small", facts, student, base=STUDENT)
+
+
+def test_a_teacher_that_the_student_was_not_cut_from_is_named_with_its_own_size():
+    card = second_stage("mit", "mit")
+    assert (
+        "cut from `my-student`, all 6 encoder layers and 1 of 2 decoder layers (that model's layer"
+        " 1, counted from 0), and distilled from `openai/whisper-base` with fastwhisper_jax."
+        in card
+    )
+    assert 'base_model: "my-student"' in card
+    assert "| parameters (millions) | 72.6 | 51.6 |" in card
+
+
+@pytest.mark.parametrize(
+    ("own", "teachers", "header"),
+    [
+        ("mit", "mit", "mit"),
+        ("mit", "apache-2.0", "other"),
+        (None, "mit", "unknown"),
+        ("mit", None, "unknown"),
+    ],
+)
+def test_licences_of_both_are_stated_where_they_are_two_models(own, teachers, header):
+    card = second_stage(own, teachers)
+    assert f'license: "{header}"' in card
+    assert f"of `my-student`, which these are derived from: {own or 'unknown (its'}" in card
+    assert f"of the teacher, `openai/whisper-base`: {teachers or 'unknown (its'}" in card
 
 
 def test_a_student_that_never_saw_timestamps_is_not_to_be_asked_for_them():
