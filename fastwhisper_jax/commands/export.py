@@ -15,7 +15,7 @@ from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop.export import check_target, export_student
 from fastwhisper_jax.interop.model_card import CardFacts, OtherTeacher, Score
 from fastwhisper_jax.training.assembly import abstract_state
-from fastwhisper_jax.training.checkpoints import Checkpoints
+from fastwhisper_jax.training.checkpoints import Checkpoints, Restored
 from fastwhisper_jax.training.loop import CHECKPOINTS
 from fastwhisper_jax.training.metrics_files import read_lines
 from fastwhisper_jax.training.plan import make_plan
@@ -57,22 +57,29 @@ def run(run_dir: files.Path, target: Path, step: int | None, dtype: str = "float
         )
     teacher_params = place_params(pair.teacher.params, "float32", mesh)
     student = whole_student(restored.state, teacher_params, pair.shares_encoder)
-    facts = card_facts(run_dir, config, pair, restored.step)
+    facts = card_facts(run_dir, config, pair, restored)
     weights = jax.device_get(student)
     notes = export_student(target, pair.student_dims, weights, pair.origin, facts, dtype)
     return [*restored.skipped, f"exported step {restored.step} of {run_dir} to {target}", *notes]
 
 
-def card_facts(run_dir: files.Path, config: Config, pair: Pair, step: int) -> CardFacts:
-    """What the model card says of a run's student at a step."""
+def card_facts(run_dir: files.Path, config: Config, pair: Pair, restored: Restored) -> CardFacts:
+    """What the model card says of a run's student.
+
+    Args:
+        run_dir: of the run.
+        config: of the run.
+        pair: its teacher and student.
+        restored: the checkpoint; one from before checkpoints held languages names none.
+    """
     return CardFacts(
         base_model=_public_name(config.student.path or config.teacher.path),
         encoder_layers=pair.encoder_layers,
         decoder_layers=pair.decoder_layers,
-        languages=(config.data.language,),
+        languages=tuple(restored.metadata.get("languages", ())),
         license=_license(pair.origin),
-        training=_training(config, step),
-        scores=_scores(run_dir, config, step),
+        training=_training(config, restored.step),
+        scores=_scores(run_dir, config, restored.step),
         trained_with_timestamps=config.data.timestamp_probability > 0,
         other_teacher=_other_teacher(config, pair),
     )

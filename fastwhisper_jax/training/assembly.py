@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -182,3 +183,9 @@ def fingerprint(corpus: Corpus) -> str:
     for utterance, tokens, size in zip(corpus.utterances, corpus.tokens, corpus.sizes, strict=True):
         digest.update(repr((utterance.id, tokens, size)).encode())
     return digest.hexdigest()
+
+
+def languages(corpus: Corpus) -> list[str]:
+    """Codes of the languages that are spoken in a corpus, the most frequent first."""
+    spoken = Counter(utterance.language for utterance in corpus.utterances if utterance.language)
+    return [code for code, _ in spoken.most_common()]

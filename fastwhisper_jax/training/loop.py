@@ -20,6 +20,7 @@ from fastwhisper_jax.training.assembly import (
     fingerprint,
     first_state,
     jitted_step,
+    languages,
     make_distillation,
     make_evaluate,
 )
@@ -80,7 +81,10 @@ def train(
     )
     train_step = PhasedStep(setup, plan, shardings, mesh)
     evaluate = make_evaluate(config, setup, models, data, mesh, score)
-    metadata = {"train_data": fingerprint(data.train)}
+    metadata = {
+        "train_data": fingerprint(data.train),
+        "languages": languages(data.train),  # for the card of an export
+    }
     is_first = jax.process_index() == 0
 
     with Checkpoints(run_dir / CHECKPOINTS, settings.keep_checkpoints) as checkpoints:
@@ -89,7 +93,7 @@ def train(
             state, start = first_state(config, models, plan, shardings), 0
         else:
             state, start = restored.state, restored.step
-            if restored.metadata != metadata:
+            if restored.metadata["train_data"] != metadata["train_data"]:
                 raise InputError(
                     f"{run_dir} was trained on other data than {', '.join(config.data.train)} now "
                     "holds; use another --run-dir, or bring the data back"

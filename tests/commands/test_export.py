@@ -9,6 +9,9 @@ from fastwhisper_jax.commands.models import load_pair
 from fastwhisper_jax.files import path_of
 from fastwhisper_jax.interop.model_card import OtherTeacher
 from fastwhisper_jax.recipe import load_recipe, override
+from fastwhisper_jax.training.checkpoints import Restored
+
+RESTORED = Restored(8, None, {"languages": ["es", "en"]}, ())
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ def facts(tiny_recipe, tmp_path):
 
     def facts(*overrides):
         config = override(load_recipe(tiny_recipe), [*map(str, overrides)])
-        return card_facts(path_of(tmp_path), config, load_pair(config), 8)
+        return card_facts(path_of(tmp_path), config, load_pair(config), RESTORED)
 
     return facts
 
@@ -32,6 +35,10 @@ def licensed(source, folder, license):
 def test_a_student_of_the_teacher_has_no_other_teacher(facts, tiny_teacher):
     found = facts()
     assert (found.base_model, found.other_teacher) == (tiny_teacher.name, None)
+
+
+def test_languages_are_those_of_the_training_data(facts):
+    assert facts().languages == ("es", "en")  # the recipe says en
 
 
 def test_a_student_that_was_cut_from_another_model_names_its_teacher_too(

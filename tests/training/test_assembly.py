@@ -1,4 +1,4 @@
-"""Where a run's arrays lie before its first update."""
+"""Where a run's arrays lie before its first update, and what is said of its data."""
 
 import functools
 import gc
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from fastwhisper_jax.commands.models import place_params
+from fastwhisper_jax.data.corpus import Corpus
+from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.models.student import student_params
-from fastwhisper_jax.training.assembly import Models, abstract_state, first_state
+from fastwhisper_jax.training.assembly import Models, abstract_state, first_state, languages
 from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.sharding import bytes_per_device, make_mesh, tree_shardings
 
@@ -59,3 +61,11 @@ def test_the_state_is_the_students_and_its_updates_leave_the_host_as_it_was(begi
     add = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
     jax.block_until_ready(add(add(state)))
     same(student, before)
+
+
+def test_languages_are_those_of_the_utterances_and_the_most_frequent_comes_first():
+    utterances = tuple(
+        Utterance(id=str(number), audio="a.wav", text="a", language=language)
+        for number, language in enumerate(("en", "es", None, "es"))
+    )
+    assert languages(Corpus(utterances, (), (), "")) == ["es", "en"]
