@@ -2,9 +2,11 @@
 
 import concurrent.futures
 import functools
+import itertools
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -124,19 +126,29 @@ def _made(
     out: Path, shards: Sequence[Sequence[Utterance]], missing: Sequence[int], workers: int
 ) -> Iterator[int]:
     """Makes shards in several processes; yields the number of each when it is whole."""
-    make = functools.partial(prepare.write_shard, str(out))
-    if min(workers, len(missing)) <= 1:
+    make = functools.partial(_make, str(out))
+    workers = min(workers, len(missing))
+    if workers <= 1:
         for number in missing:
-            make(number, shards[number])
+            prepare.write_shard(str(out), number, shards[number])
             yield number
         return
     context = multiprocessing.get_context("spawn")  # a fork would take threads' locks along
-    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), context)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )
+    waiting, jobs = iter(missing), dict[concurrent.futures.Future[None], int]()
     try:
-        jobs = {pool.submit(make, number, shards[number]): number for number in missing}
-        for job in concurrent.futures.as_completed(jobs):
-            job.result()
-            yield jobs[job]
+        while True:
+            # No more than there are workers: what a pool has queued cannot be cancelled.
+            for number in itertools.islice(waiting, workers - len(jobs)):
+                jobs[pool.submit(make, number, shards[number])] = number
+            if not jobs:
+                return
+            done, _ = concurrent.futures.wait(jobs, return_when=concurrent.futures.FIRST_COMPLETED)
+            for job in done:
+                job.result()
+                yield jobs.pop(job)
     except concurrent.futures.process.BrokenProcessPool as error:
         raise TrainingError(
             "a worker process has died, perhaps for want of memory; what is complete is kept: give "
@@ -144,3 +156,15 @@ def _made(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _make(out: str, number: int, shard: Sequence[Utterance]) -> None:
+    """Makes one shard in a worker, which Ctrl-C interrupts then and only then.
+
+    A terminal sends SIGINT to every process of the command; an idle worker would print a traceback.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        prepare.write_shard(out, number, shard)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

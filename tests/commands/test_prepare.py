@@ -1,7 +1,12 @@
 """What was prepared is what there was: whole, the same at every call, checked when it is read."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -85,6 +90,42 @@ def test_a_second_call_makes_only_what_is_missing_and_the_same(out, prepare):
 def test_several_processes_make_the_same_shards(out, prepare, tmp_path):
     assert prepare(out=tmp_path / "other", workers=2).code == 0
     assert contents(tmp_path / "other") == contents(out)
+
+
+# Of three workers one is busy, two are idle; workers run the file too, as another module.
+ONE_SHARD_IS_SLOW = """
+import pathlib, sys, time
+from fastwhisper_jax.cli import main
+from fastwhisper_jax.data import prepare
+
+def write_shard(out, number, shard):
+    pathlib.Path(out, f"begun-{number}").touch()
+    time.sleep(60 if number == 0 else 0)
+
+prepare.write_shard = write_shard
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+def test_ctrl_c_ends_all_workers_at_once_without_a_traceback(manifest, tmp_path):
+    script, out = tmp_path / "slow.py", tmp_path / "out"
+    script.write_text(ONE_SHARD_IS_SLOW)
+    options = ("--out", out, "--shard-seconds", "1.6", "--workers", "3")
+    command = [sys.executable, script, "prepare", manifest, *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while len(list(out.glob("begun-*"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 75 and "Traceback" not in errors, errors
+    assert errors.splitlines()[-1].startswith("interrupted: ")
 
 
 @pytest.mark.parametrize("change", ["text", "audio", "option"])
