@@ -14,10 +14,13 @@ from pathlib import Path
 
 from fastwhisper_jax.commands import prepare_arguments, transcribe_arguments
 from fastwhisper_jax.commands.parser import make_parser
-from fastwhisper_jax.errors import DONE, FAILED, FORESEEN, InputError, exit_of
+from fastwhisper_jax.errors import DONE, FAILED, FORESEEN, InputError, exit_of, interrupt_leaves
 
 # Commands that also take the fields of a recipe.
 TAKES_FIELDS = ("train", "plan")
+
+RESUMABLE = "what is complete is kept; give the same command again"
+WHOLE_FILES = "what was written is whole; the same command transcribes every file again"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +116,7 @@ def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     from fastwhisper_jax.training import processes
 
     processes.join()
-    with processes.ended_together():
+    with processes.ended_together(), interrupt_leaves(RESUMABLE):
         train.run(config, path_of(options.run_dir), _say)
     return DONE
 
@@ -176,13 +179,17 @@ def _transcribe(options: argparse.Namespace, _: Sequence[str]) -> int:
     _quiet()
     from fastwhisper_jax.commands import transcribe
 
-    return DONE if transcribe.run(transcribe_arguments.options_from(options), _say) else FAILED
+    with interrupt_leaves(WHOLE_FILES):
+        done = transcribe.run(transcribe_arguments.options_from(options), _say)
+    return DONE if done else FAILED
 
 
 def _prepare(options: argparse.Namespace, _: Sequence[str]) -> int:
     from fastwhisper_jax.commands import prepare
 
-    return DONE if prepare.run(prepare_arguments.options_from(options), _say) else FAILED
+    with interrupt_leaves(RESUMABLE):
+        done = prepare.run(prepare_arguments.options_from(options), _say)
+    return DONE if done else FAILED
 
 
 def _quiet() -> None:

@@ -1,5 +1,8 @@
 """The errors that reach a user as one line, without a traceback, and the exit codes of commands."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 75
 
 
@@ -20,11 +23,24 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """A run was asked to stop and has saved its state: the same command goes on. Exits with 75."""
+    """A command was asked to stop; the message says what is kept of its work. Exits with 75."""
 
 
 # What ends a command with one line; anything else is a bug, with its traceback.
 FORESEEN = (InputError, IntegrityError, TrainingError, Interrupted, KeyboardInterrupt)
+
+
+@contextmanager
+def interrupt_leaves(what: str) -> Iterator[None]:
+    """Says what an interrupt of the block leaves, where that is more than nothing.
+
+    Raises:
+        Interrupted: instead of KeyboardInterrupt, with this message.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(what) from None
 
 
 def exit_of(error: BaseException) -> tuple[int, str]:
@@ -37,5 +53,5 @@ def exit_of(error: BaseException) -> tuple[int, str]:
     if isinstance(error, Interrupted):
         return INTERRUPTED, f"interrupted: {text}"
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, ("interrupted: what is complete is kept; give the same command again")
+        return INTERRUPTED, "interrupted: nothing was written"
     return FAILED, f"error: {type(error).__name__}: {text}"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fastwhisper_jax.commands import train
+from fastwhisper_jax.commands import evaluate, export, plot, prepare, train, transcribe
 from fastwhisper_jax.errors import IntegrityError, Interrupted, TrainingError
 
 
@@ -114,6 +114,27 @@ def test_an_error_of_ours_is_one_line_and_its_exit_code(
     monkeypatch.setattr(train, "run", fail)
     done = fastwhisper("train", tiny_recipe, "--run-dir", tmp_path / "run")
     assert done.code == code and done.err.startswith(line) and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "line"),
+    [
+        (evaluate, ["evaluate", "m", "--data", "d"], "nothing was written"),
+        (export, ["export", "r", "--out", "x"], "nothing was written"),
+        (plot, ["plot", "r", "--out", "x.png"], "nothing was written"),
+        (prepare, ["prepare", "d", "--out", "x"], "what is complete is kept; give the same"),
+        (transcribe, ["transcribe", "m", "a.wav"], "what was written is whole; the same command"),
+    ],
+)
+def test_an_interrupt_says_what_is_left_of_the_work(
+    monkeypatch, fastwhisper, module, arguments, line
+):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run", interrupt)
+    done = fastwhisper(*arguments)
+    assert done.code == 75 and done.err.startswith(f"interrupted: {line}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
