@@ -185,6 +185,7 @@ def _prompts(
         most_previous=max(most_previous, 0),
         timestamp_begin=no_timestamps + 1,
         end_of_text=decoding_rules(loaded.generation_config).end_of_text,
+        is_translation=options.task == "translate",
     )
 
 

@@ -48,6 +48,7 @@ class Prompts:
         most_previous: how many tokens of previous text are given at most; 0 for none.
         timestamp_begin: the token of 0.00 s.
         end_of_text: all text tokens are below it.
+        is_translation: whether they ask for a translation into English.
     """
 
     languages: dict[str, int]
@@ -57,6 +58,7 @@ class Prompts:
     most_previous: int
     timestamp_begin: int
     end_of_text: int
+    is_translation: bool = False
 
     def start_tokens(self, language: str | None) -> tuple[int, ...]:
         """What a window's text follows, without previous text."""
@@ -175,6 +177,7 @@ class Lane:
         text_tokens = [window.tokens[place] for place in places]
         ends = np.concatenate([[0.0], times])
         probabilities = np.exp(window.log_probabilities)
+        written = "en" if self._prompts.is_translation else self.language
         return tuple(
             segments.Word(
                 word=word.word,
@@ -182,7 +185,7 @@ class Lane:
                 end=round(offset + float(ends[places[word.last - 1] + 1]), 2),
                 probability=float(np.mean(probabilities[places[word.first : word.last]])),
             )
-            for word in words.split_words(text_tokens, decode, self.language)
+            for word in words.split_words(text_tokens, decode, written)
         )
 
     def _text_tokens(self, tokens: Sequence[int]) -> list[int]:
@@ -194,4 +197,5 @@ class Lane:
             language=self.language,
             duration=round(self.recording.seconds, 3),
             segments=tuple(self.segments),
+            is_translated=self._prompts.is_translation,
         )

@@ -38,6 +38,7 @@ class _Whole:
     recording: CutRecording
     language: str | None
     pending: int
+    is_translated: bool
     segments: list[Segment] = dataclasses.field(default_factory=list)
 
     def transcript(self) -> Transcript:
@@ -46,6 +47,7 @@ class _Whole:
             language=self.language,
             duration=round(self.recording.seconds, 3),
             segments=tuple(sorted(self.segments, key=lambda segment: segment.start)),
+            is_translated=self.is_translated,
         )
 
 
@@ -92,7 +94,8 @@ def transcribe_pieces(
                 language = tuple(how.prompts.languages)[int(found[0])]
             # Silence is one piece without a frame, which is done as soon as it is opened.
             spans = spans or [(0, 0)]
-            whole = wholes[index] = _Whole(index, recording, language, pending=len(spans))
+            whole = _Whole(index, recording, language, len(spans), how.prompts.is_translation)
+            wholes[index] = whole
             for (start, end), number in zip(spans, numbers, strict=False):
                 pieces[number] = _Piece(whole, start, end - start)
                 yield number, pieces[number], language

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+from fastwhisper_jax.transcription.words import WITHOUT_SPACES
+
 FRAMES_PER_TIMESTAMP = 2
 SECONDS_PER_FRAME = 0.01
 
@@ -48,16 +50,19 @@ class Transcript:
         language: code of the language, given or detected; None for English-only models.
         duration: of the recording, in seconds.
         segments: in order of time.
+        is_translated: whether the text is English whatever the language.
     """
 
     language: str | None
     duration: float
     segments: tuple[Segment, ...]
+    is_translated: bool = False
 
     @property
     def text(self) -> str:
-        """All segments' text, joined by spaces."""
-        return " ".join(segment.text for segment in self.segments)
+        """All segments' text, joined by spaces where the language that it is written in has any."""
+        has_spaces = self.is_translated or self.language not in WITHOUT_SPACES
+        return (" " if has_spaces else "").join(segment.text for segment in self.segments)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -271,3 +271,24 @@ def test_leaving_early_closes_what_is_open():
     next(stream)
     stream.close()
     assert [recording.closed for recording in recordings[:2]] == [True, True]
+
+
+CHINESE = dataclasses.replace(PROMPTS, languages={"zh": EN})
+TRANSLATION = dataclasses.replace(CHINESE, is_translation=True)
+
+
+@pytest.mark.parametrize(("prompts", "text"), [(CHINESE, "w1w2"), (TRANSLATION, "w1 w2")])
+def test_segments_are_joined_as_the_language_is_written(prompts, text):
+    script = {(0, 0, 0.0): Reply((at(0), 1, at(2), at(2), 2, at(4)))}
+    found, _, _ = run(script, [400], dataclasses.replace(HOW, prompts=prompts), languages=[0])
+    assert (found[0].language, found[0].text) == ("zh", text)
+
+
+@pytest.mark.parametrize(("prompts", "words"), [(CHINESE, 2), (TRANSLATION, 1)])
+def test_words_are_cut_as_the_language_is_written(prompts, words):
+    script = {(0, 0, 0.0): Reply((at(0), 1, 2, at(4)))}
+    how = dataclasses.replace(
+        HOW, prompts=prompts, word_timestamps=True, decode=lambda tokens: "x" * len(tokens)
+    )
+    found, _, _ = run(script, [400], how, languages=[0])
+    assert len(found[0].segments[0].words) == words

@@ -92,3 +92,14 @@ def test_leaving_early_closes_what_is_open():
     next(stream)
     stream.close()
     assert [recording.closed for recording in recordings[:2]] == [True, True]
+
+
+def test_pieces_are_joined_as_the_language_is_written():
+    script = {(0, 0, 0.0): Reply((1,)), (0, 278, 0.0): Reply((2,))}
+    for is_translation, text in ((False, "w1w2"), (True, "w1 w2")):
+        prompts = dataclasses.replace(
+            HOW.prompts, languages={"zh": 52}, is_translation=is_translation
+        )
+        how = dataclasses.replace(HOW, prompts=prompts)
+        found, _ = run(script, [two_pieces()], how, languages=[0])
+        assert (found[0].language, found[0].text) == ("zh", text)
