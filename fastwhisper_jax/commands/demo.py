@@ -272,11 +272,11 @@ def _transcribe_one(out: Path, manifest: Path, say: Say) -> None:
 def _farewell(out: Path, seconds: float) -> str:
     return f"""
 done in {seconds / 60:.1f} minutes; {out} holds report.json, report.md, plot.png, the students askd/
-and ce/ (Hugging Face weights), their runs and recipes, and the speech. Your own recordings next:
+and ce/ (Hugging Face weights), their runs and recipes, and the speech. Your own recordings next, in
+the folder of this project (docs/own-audio.md):
 
-  fastwhisper train {out}/recipes/askd.py --run-dir runs/mine \\
-      --teacher.path openai/whisper-base --student.decoder_layers 2 \\
-      --data.train my-speech.jsonl --data.encoder_cache runs/cache
+  fastwhisper train configs/askd_base_en.py --run-dir runs/mine \\
+      --teacher.path openai/whisper-base --data.train my-speech.jsonl --data.eval my-test.jsonl
   fastwhisper export runs/mine --out my-student
   fastwhisper evaluate my-student --data my-test.jsonl
 """

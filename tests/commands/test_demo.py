@@ -2,13 +2,17 @@
 
 import importlib.util
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from fastwhisper_jax.commands import demo, evaluate
 from fastwhisper_jax.commands.demo import Budget
 from fastwhisper_jax.interop.load import load_model
+from fastwhisper_jax.recipe import load_recipe, override
 
+PROJECT = Path(__file__).parents[2]
 SMALL = Budget(train=16, test=8, steps=4)
 
 
@@ -67,7 +71,11 @@ def test_it_ends_with_a_transcript_beside_its_reference_and_how_to_go_on(whole):
     first = json.loads((out / "speech" / "test-unseen.jsonl").read_text().splitlines()[0])
     end = said[said.index("fastwhisper transcribe") :]
     assert "student:" in end and f"reference: {first['text']}" in end
-    assert f"fastwhisper train {out}/recipes/askd.py" in end
+    advised = re.search(r"fastwhisper train (\S+)((?: |\\\n|[\w./-])*)\n  fastwhisper export", end)
+    options = advised.group(2).replace("\\\n", " ").split()[2:]
+    config = override(load_recipe(PROJECT / advised.group(1)), options)
+    assert config.teacher.path == "openai/whisper-base"  # and what that recipe was tuned for
+    assert (PROJECT / "docs" / "own-audio.md").is_file() and "(docs/own-audio.md)" in end
     assert (out / "plot.png").stat().st_size > 10_000
     assert not (out / "cache").exists()
 
