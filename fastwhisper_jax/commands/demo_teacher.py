@@ -3,12 +3,14 @@
     python -m fastwhisper_jax.commands.demo_teacher WORK
 
 Speech, an untrained model, `fastwhisper train` and `fastwhisper export`, all in the folder WORK;
-what is to be shipped, in float16, is WORK/teacher. Given again it goes on where it stopped.
+what is to be shipped, in float16, is WORK/teacher. Given again it keeps what is complete of the
+first two, and goes on with the training where it stopped.
 """
 
+import argparse
 import dataclasses
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +42,9 @@ SHIPPED = (
 def main(work: Path) -> None:
     """Makes the teacher in a folder."""
     speech, untrained = work / "speech", work / "untrained"
-    if not untrained.exists():
-        for plan in CORPORA:
-            with progress(plan.utterances, plan.name, "utterances") as advance:
-                write_corpus(plan, speech, advance)
-        write_untrained(untrained, sentences("train", 5000, seed=101), seed=0)
+    _make(speech, _speak)
+    texts = sentences("train", 5000, seed=101)
+    _make(untrained, lambda folder: write_untrained(folder, texts, seed=0))
     config = load_recipe(RECIPE)
     config = dataclasses.replace(
         config,
@@ -60,6 +60,22 @@ def main(work: Path) -> None:
     write_teacher(work / "exported", work / "teacher")
 
 
+def _make(folder: Path, write: Callable[[Path], None]) -> None:
+    """Makes a folder beside its place and renames it when it is whole; one that is there stays."""
+    if folder.exists():
+        return
+    begun = folder.with_name(f"{folder.name}.begun")
+    shutil.rmtree(begun, ignore_errors=True)
+    write(begun)
+    begun.rename(folder)
+
+
+def _speak(folder: Path) -> None:
+    for plan in CORPORA:
+        with progress(plan.utterances, plan.name, "utterances") as advance:
+            write_corpus(plan, folder, advance)
+
+
 def write_teacher(exported: Path, target: Path) -> None:
     """Copies what is shipped of an export, the weights in float16."""
     target.mkdir(exist_ok=True)
@@ -72,4 +88,6 @@ def write_teacher(exported: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Makes the teacher that the demo ships.")
+    parser.add_argument("work", type=Path, metavar="WORK", help="folder for all that is made")
+    main(parser.parse_args().work)
