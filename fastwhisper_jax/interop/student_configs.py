@@ -1,4 +1,7 @@
-"""The JSON files of an export: the teacher's own, changed where the student differs."""
+"""The JSON files of an export: the base model's own, changed where the student differs.
+
+The base model is what the student was cut from, as a rule its teacher.
+"""
 
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop.configs import SIZES, Config
@@ -8,7 +11,10 @@ from fastwhisper_jax.models.dimensions import FRAMES_PER_SECOND, SAMPLE_RATE_HZ,
 # long recordings accordingly; a model where it is missing writes timestamps, as openai's do.
 TRAINED_WITH_TIMESTAMPS = "trained_with_timestamps"
 
-# Keys that say where or how the teacher's file was written, and code that it would run.
+# What notes for the user call the base model.
+_BASE = "the model that this one was cut from"
+
+# Keys that say where or how the base model's file was written, and code that it would run.
 _NOT_INHERITED = frozenset(
     {
         "_name_or_path",
@@ -21,11 +27,11 @@ _NOT_INHERITED = frozenset(
 )
 
 
-def student_config(teacher: Config, dims: ModelDimensions, dtype: str) -> Config:
-    """config.json of the student: the teacher's with the student's sizes and dtype.
+def student_config(base: Config, dims: ModelDimensions, dtype: str) -> Config:
+    """config.json of the student: the base model's with the student's sizes and dtype.
 
     Args:
-        teacher: the teacher's config.json.
+        base: the base model's config.json.
         dims: the student's sizes.
         dtype: of the student's weights.
 
@@ -33,7 +39,7 @@ def student_config(teacher: Config, dims: ModelDimensions, dtype: str) -> Config
         Content of config.json. The dtype stands under `torch_dtype`, which every transformers
         since 4.0 reads.
     """
-    config = {key: value for key, value in teacher.items() if key not in _NOT_INHERITED}
+    config = {key: value for key, value in base.items() if key not in _NOT_INHERITED}
     config["model_type"] = "whisper"
     config["architectures"] = ["WhisperForConditionalGeneration"]
     config.update({theirs: getattr(dims, ours) for ours, theirs in SIZES})
@@ -44,25 +50,25 @@ def student_config(teacher: Config, dims: ModelDimensions, dtype: str) -> Config
 
 
 def student_alignment_heads(
-    teacher: Config, decoder_layers: tuple[int, ...], dims: ModelDimensions
+    base: Config, decoder_layers: tuple[int, ...], dims: ModelDimensions
 ) -> tuple[list[list[int]], str]:
     """The [layer, head] pairs of the student whose cross-attention gives the times of words.
 
-    The teacher's pairs, on the student's layers. A teacher's layer that the student has not got
+    The base model's pairs, on the student's layers. A layer of its that the student has not got
     takes its pairs with it, and pairs whose head no layer has are left out. Where none remains
     (word timestamps of transformers and of faster-whisper would index what is not there) they are
     all heads of the upper half of the layers, which is openai-whisper's and CTranslate2's own
     default.
 
     Args:
-        teacher: the teacher's generation_config.json.
-        decoder_layers: the teacher's decoder layers that the student kept, in its own order.
-        dims: the student's sizes; its layers have as many heads as the teacher's.
+        base: the base model's generation_config.json.
+        decoder_layers: the base model's decoder layers that the student kept, in its own order.
+        dims: the student's sizes; its layers have as many heads as the base model's.
 
     Returns:
-        The pairs, at least one, and a note for the user, empty where they are the teacher's.
+        The pairs, at least one, and a note for the user, empty where they are the base model's.
     """
-    named = teacher.get("alignment_heads") or ()
+    named = base.get("alignment_heads") or ()
     strange = [[layer, head] for layer, head in named if head not in range(dims.n_text_head)]
     heads = [
         [decoder_layers.index(layer), head]
@@ -72,40 +78,45 @@ def student_alignment_heads(
     notes = []
     if strange:
         notes.append(
-            f"the teacher's generation_config.json names alignment heads {strange}, [layer, head],"
-            f" but its layers have {dims.n_text_head} heads, counted from 0: those are left out"
+            f"the generation_config.json of {_BASE} names alignment heads {strange}, [layer,"
+            f" head], but its layers have {dims.n_text_head} heads, counted from 0: those are left"
+            " out"
         )
     if not heads:
         upper = range(dims.n_text_layer // 2, dims.n_text_layer)
         heads = [[layer, head] for layer in upper for head in range(dims.n_text_head)]
+        lacks = (
+            f"none of the alignment heads of {_BASE} lies in a decoder layer that was kept"
+            if named
+            else f"the generation_config.json of {_BASE} names no alignment heads"
+        )
         notes.append(
-            "none of the teacher's alignment heads lies in a decoder layer that was kept: word"
-            " timestamps rest on all heads of its upper layers (openai-whisper's default) and may"
-            " be less exact"
+            f"{lacks}: word timestamps rest on all heads of the upper layers (openai-whisper's"
+            " default) and may be less exact"
         )
     return heads, "; ".join(notes)
 
 
 def student_generation_config(
-    teacher: Config, alignment_heads: list[list[int]], trained_with_timestamps: bool
+    base: Config, alignment_heads: list[list[int]], trained_with_timestamps: bool
 ) -> Config:
-    """generation_config.json of the student: the teacher's, with the student's alignment heads.
+    """generation_config.json of the student: the base model's, with the student's alignment heads.
 
     Args:
-        teacher: the teacher's generation_config.json.
+        base: the base model's generation_config.json.
         alignment_heads: see `student_alignment_heads`.
         trained_with_timestamps: whether the student's labels said when words are spoken.
     """
-    config = {key: value for key, value in teacher.items() if key not in _NOT_INHERITED}
+    config = {key: value for key, value in base.items() if key not in _NOT_INHERITED}
     own = {"alignment_heads": alignment_heads, TRAINED_WITH_TIMESTAMPS: trained_with_timestamps}
     return config | own
 
 
-def student_preprocessor_config(teacher: Config, dims: ModelDimensions) -> Config:
+def student_preprocessor_config(base: Config, dims: ModelDimensions) -> Config:
     """preprocessor_config.json of the student: log-mel windows of its own length.
 
     Args:
-        teacher: the teacher's preprocessor_config.json; empty for one that has none.
+        base: the base model's preprocessor_config.json; empty for one that has none.
         dims: the student's sizes.
 
     Raises:
@@ -132,5 +143,5 @@ def student_preprocessor_config(teacher: Config, dims: ModelDimensions) -> Confi
         "n_samples": dims.n_samples,
         "nb_max_frames": dims.n_frames,
     }
-    inherited = {key: value for key, value in teacher.items() if key not in _NOT_INHERITED}
+    inherited = {key: value for key, value in base.items() if key not in _NOT_INHERITED}
     return {**standard, **inherited, **own}

@@ -17,6 +17,7 @@ from fastwhisper_jax.interop import export, names
 from fastwhisper_jax.interop.export import check_target, export_student
 from fastwhisper_jax.interop.load import load_model
 from fastwhisper_jax.interop.model_card import CardFacts
+from fastwhisper_jax.interop.student_configs import student_alignment_heads
 from fastwhisper_jax.models.student import student_dimensions, student_params
 
 FACTS = CardFacts("someone/teacher", encoder_layers=(0, 1), decoder_layers=(0, 3))
@@ -118,15 +119,25 @@ def test_without_the_teachers_alignment_heads_they_are_all_of_the_upper_half(
     student, weights = make_student(params, dims, facts)
     notes = export_student(tmp_path / "out", student, weights, teacher_folder, facts)
     assert read(tmp_path / "out", "generation_config.json")["alignment_heads"] == expected
-    assert "word timestamps rest on all heads of its upper layers" in notes[-1]
+    assert "word timestamps rest on all heads of the upper layers" in notes[-1]
     assert notes[-1][1:] in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("named", [None, []])
+def test_a_model_that_names_no_alignment_heads_is_said_to_name_none(named, dims):
+    heads, note = student_alignment_heads({"alignment_heads": named}, (0, 3), dims)
+    assert heads[0][0] == dims.n_text_layer // 2
+    assert note.startswith(
+        "the generation_config.json of the model that this one was cut from names"
+    )
+    assert "names no alignment heads: word timestamps rest on all heads" in note
 
 
 @pytest.mark.parametrize(
     "named, expected, note",
     [
         ([[3, 1], [3, 2], [0, -1]], [[1, 1]], "[[3, 2], [0, -1]], [layer, head], but its layers"),
-        ([[3, 7]], [[1, 0], [1, 1]], "none of the teacher's alignment heads lies in"),
+        ([[3, 7]], [[1, 0], [1, 1]], "none of the alignment heads of the model that this one was"),
     ],
     ids=["others remain", "no other"],
 )
