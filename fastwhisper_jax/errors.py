@@ -43,6 +43,11 @@ def interrupt_leaves(what: str) -> Iterator[None]:
         raise Interrupted(what) from None
 
 
+def extra(name: str) -> str:
+    """How to install an extra of this project, for an error's last words; no index has it."""
+    return f"pip install '.[{name}]' in the folder of this project"
+
+
 def exit_of(error: BaseException) -> tuple[int, str]:
     """The exit code and the one line that stand for an error; one of a bug names its class."""
     text = " ".join(str(error).split())

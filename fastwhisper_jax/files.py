@@ -10,11 +10,11 @@ import tempfile
 import fsspec
 from etils.epath import Path
 
-from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.errors import InputError, extra
 
 _SCHEMES = ("gs://", "s3://", "az://")
-# What provides each store, as named in the error where it is absent.
-_NEEDS = {"gs": "'fastwhisper-jax[gcs]'", "s3": "s3fs", "az": "adlfs"}
+# How to install what provides each store, as the error says where it is absent.
+_NEEDS = {"gs": extra("gcs"), "s3": "pip install s3fs", "az": "pip install adlfs"}
 
 # What another process has just written must be seen: no listing of a store is kept.
 for _name in ("gs", "gcs", "s3", "az"):
@@ -44,7 +44,7 @@ def path_of(text: str | os.PathLike[str]) -> Path:
             fsspec.get_filesystem_class(scheme)
         except ImportError as error:
             raise InputError(
-                f"{name} needs a package that is not installed; pip install {_NEEDS[scheme]}"
+                f"{name} needs a package that is not installed; {_NEEDS[scheme]}"
             ) from error
         return Path(name)
     return Path(name).expanduser()

@@ -19,7 +19,7 @@ from fastwhisper_jax.config import Config
 from fastwhisper_jax.demo import results
 from fastwhisper_jax.demo.corpus import SEEN_VOICES, UNSEEN_VOICES, CorpusPlan, write_corpus
 from fastwhisper_jax.demo.speech import start_synthesiser
-from fastwhisper_jax.errors import InputError, Interrupted
+from fastwhisper_jax.errors import InputError, Interrupted, extra
 from fastwhisper_jax.evaluation.evaluate import Report
 from fastwhisper_jax.files import write_whole
 from fastwhisper_jax.recipe import load_recipe
@@ -79,10 +79,7 @@ def _check_installed() -> None:
     """
     for module, package in (("espeakng_loader", "espeakng-loader"), ("matplotlib", "matplotlib")):
         if importlib.util.find_spec(module) is None:
-            raise InputError(
-                f"demo needs {package}, which is not installed; pip install '.[demo]' in the "
-                "folder of this project"
-            )
+            raise InputError(f"demo needs {package}, which is not installed; {extra('demo')}")
     start_synthesiser()
 
 

@@ -17,7 +17,8 @@ from fastwhisper_jax.commands.plan_shapes import (
 )
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.evaluation.reports import check_report_path, write_whole
+from fastwhisper_jax.evaluation.reports import check_report_path
+from fastwhisper_jax.files import write_whole
 from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.planning.closed_form import train_step_flops
 from fastwhisper_jax.planning.decoding import Decoding, measure_decoding

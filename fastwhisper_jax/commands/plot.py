@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.errors import InputError, extra
 from fastwhisper_jax.files import Path
 from fastwhisper_jax.training.metrics_files import FILE_NAME, read_lines
 
@@ -49,7 +49,7 @@ def run(run_dirs: Sequence[Path], out: Path) -> None:
         import matplotlib
     except ImportError as error:
         raise InputError(
-            "plot needs matplotlib, which is not installed; pip install 'fastwhisper-jax[plot]'"
+            f"plot needs matplotlib, which is not installed; {extra('plot')}"
         ) from error
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.errors import InputError, extra
 from fastwhisper_jax.planning.chips import CHIPS, Chip
 
 # libtpu asks its surroundings which TPU it runs on, and locks it against other processes; there is
@@ -64,8 +64,7 @@ def find_slice(name: str, slices: int = 1) -> Slice:
         )
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
-            "the TPU compiler, libtpu, is not installed; get it with: "
-            "pip install 'fastwhisper-jax[plan]'"
+            f"plan needs libtpu, the TPU compiler, which is not installed; {extra('plan')}"
         )
     generation, shape = found.groups()
     if slices > 1 and CHIPS[generation].network_bandwidth is None:

@@ -93,7 +93,7 @@ def test_a_store_that_is_not_known_or_not_installed_is_an_input_error():
     with pytest.raises(InputError, match="ftp:// is not known"):
         files.path_of("ftp://host/data")
     if importlib.util.find_spec("gcsfs") is None:
-        with pytest.raises(InputError, match=r"pip install 'fastwhisper-jax\[gcs\]'"):
+        with pytest.raises(InputError, match=r"pip install '\.\[gcs\]' in the folder of this"):
             files.path_of("gs://bucket/data")
 
 

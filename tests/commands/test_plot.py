@@ -1,6 +1,7 @@
 """Plots are drawn from the metrics of runs, those under way included."""
 
 import json
+import sys
 
 import pytest
 
@@ -47,3 +48,11 @@ def test_folder_without_metrics_and_unwritable_picture_are_bad_input(run_dir, tm
     assert main(["plot", str(run_dir), "--out", str(tmp_path / "out.xyz")]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and all(line.startswith("error: ") for line in errors)
+
+
+def test_where_matplotlib_is_missing_it_says_how_to_install_it(
+    monkeypatch, run_dir, tmp_path, capsys
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["plot", str(run_dir), "--out", str(tmp_path / "out.png")]) == 2
+    assert "; pip install '.[plot]' in the folder of this project" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Slices by name, and the chips that they are made of."""
 
+import importlib.util
+
 import pytest
 
 from fastwhisper_jax.errors import InputError
@@ -44,3 +46,9 @@ def test_parameters_divide_over_8_chips_of_any_slice(tpu_compiler, name):
     devices = list(find_slice(name).devices)
     mesh = make_mesh(-1, 8, devices=devices)
     assert mesh.shape == {"data": len(devices) // 8, "fsdp": 8, "tensor": 1}
+
+
+def test_where_the_compiler_is_missing_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"libtpu.*; pip install '\.\[plan\]' in the folder of"):
+        find_slice("v5e:2x4")
