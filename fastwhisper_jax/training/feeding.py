@@ -19,6 +19,7 @@ from fastwhisper_jax.data.loader import (
     prefetch_to_device,
     read_batches,
 )
+from fastwhisper_jax.training.random_keys import SPEC_AUGMENT, step_key
 from fastwhisper_jax.training.sharding import batch_sharding, put_batch
 from fastwhisper_jax.training.step import Batch
 
@@ -48,7 +49,7 @@ def make_featurise(n_mels: int, data: DataConfig, seed: int, augments: bool) -> 
         if augments and (data.time_masks or data.freq_masks):
             log_mel = spec_augment(
                 log_mel,
-                jax.random.fold_in(jax.random.key(seed), step),
+                step_key(seed, SPEC_AUGMENT, step),
                 time_masks=data.time_masks,
                 time_mask_frames=data.time_mask_frames,
                 freq_masks=data.freq_masks,

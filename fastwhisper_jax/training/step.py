@@ -20,6 +20,7 @@ from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
 from fastwhisper_jax.objectives.askd import Weights
 from fastwhisper_jax.objectives.chunked import Sums, distillation_sums
+from fastwhisper_jax.training.random_keys import DROPOUT, step_key
 from fastwhisper_jax.training.sharding import (
     BATCH_AXES,
     TOKEN_AXIS,
@@ -107,7 +108,6 @@ def make_train_step(
         weights = weights_at(state.step)
         self_params = _renewed_self(setup, state) if phase.runs_self else None
         target_count = batch["label_mask"].sum()
-        step_key = jax.random.fold_in(jax.random.key(setup.seed), state.step)
 
         def mean_loss(
             params: dict[str, Any], micro_batch: Batch, key: jax.Array
@@ -122,7 +122,7 @@ def make_train_step(
             jax.grad(mean_loss, has_aux=True),
             state.params,
             batch,
-            step_key,
+            step_key(setup.seed, DROPOUT, state.step),
             setup.accumulation_steps,
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
