@@ -61,7 +61,8 @@ class ObjectiveConfig:
 
     Attributes:
         teacher_weight: a(s).
-        self_weight: m(s); the self-distillation phase begins where it first rises above 0.
+        self_weight: m(s); the self-distillation phase begins where it first rises above 0, and
+            ends where it is 0 for good.
         ce_weight: c(s) as a constant, or None for the complement 1 - a(s) - m(s).
         temperature: tau of both KL terms.
         adaptive_gate: a token whose teacher argmax is not the label gives its teacher weight to

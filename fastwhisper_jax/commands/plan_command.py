@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -131,11 +132,8 @@ def make(config: Config, options: Options, say: Say) -> Plan:
 
 
 def run_phases(plan: RunPlan) -> list[tuple[Phase, int]]:
-    """The phases of a run in their order, and how many steps each lasts."""
-    total = plan.total_steps
-    ends = sorted({min(end, total) for end in (plan.teacher_end, plan.self_begin, total)} - {0})
-    starts = [0, *ends[:-1]]
-    return [(plan.phase(s), end - s) for s, end in zip(starts, ends, strict=True)]
+    """The phases of a run by their first step, and how many of its steps each has in all."""
+    return list(Counter(map(plan.phase, range(plan.total_steps))).items())
 
 
 class Compiler:

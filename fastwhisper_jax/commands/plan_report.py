@@ -55,7 +55,7 @@ class Plan:
         slice: to compile for.
         mesh: axes and their sizes.
         global_batch_size, target_tokens: of the step.
-        phases: in the order of the run.
+        phases: by their first step in the run.
         costliest: that whose update takes longest, `PhasePlan.seconds`.
         closed_form_flops: of a chip in the costliest phase, from the sizes of the models; None
             where a cache stands in for a part of it.

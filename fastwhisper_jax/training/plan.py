@@ -24,6 +24,7 @@ class RunPlan:
         optimizer: made with that learning rate.
         teacher_end: the step from which on the teacher's weight is 0 for good.
         self_begin: the first step with a self weight above 0; total_steps if there is none.
+        self_end: the step from which on that weight is 0 for good; 0 if it is never above.
     """
 
     total_steps: int
@@ -32,10 +33,14 @@ class RunPlan:
     optimizer: optax.GradientTransformation
     teacher_end: int
     self_begin: int
+    self_end: int
 
     def phase(self, step: int) -> Phase:
         """What the update after `step` completed ones has to run."""
-        return Phase(runs_teacher=step < self.teacher_end, runs_self=step >= self.self_begin)
+        return Phase(
+            runs_teacher=step < self.teacher_end,
+            runs_self=self.self_begin <= step < self.self_end,
+        )
 
 
 def make_plan(objective: ObjectiveConfig, optimizer: OptimizerConfig, total_steps: int) -> RunPlan:
@@ -68,6 +73,7 @@ def make_plan(objective: ObjectiveConfig, optimizer: OptimizerConfig, total_step
         ),
         teacher_end=schedules.zero_from(teacher, total_steps),
         self_begin=schedules.positive_from(itself, total_steps),
+        self_end=schedules.zero_from(itself, total_steps),
     )
 
 

@@ -2,9 +2,9 @@
 
     train_step(state, teacher_params, batch) -> (state, metrics)
 
-There is one step. What the recipe's weights leave out for good (the teacher's decoder once its
-weight has fallen to 0, the earlier self before its phase) is left out of the compiled program by
-the static `Phase`; everything else follows the traced `state.step`.
+There is one step. What the recipe's weights leave out (the teacher's decoder once its weight is 0
+for good, the earlier self before its phase and after it) is left out of the compiled program by the
+static `Phase`; everything else follows the traced `state.step`.
 """
 
 import dataclasses

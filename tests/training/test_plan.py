@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fastwhisper_jax.commands.plan_command import run_phases
 from fastwhisper_jax.config import ObjectiveConfig, OptimizerConfig, ScheduleConfig
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.training.assembly import make_batch_schedule
@@ -26,7 +27,7 @@ def plan_of(objective, optimizer=None, total=TOTAL):
 
 def test_phases_change_exactly_where_the_weights_do():
     plan = plan_of(ASKD)
-    assert (plan.teacher_end, plan.self_begin) == (30, 26)
+    assert (plan.teacher_end, plan.self_begin, plan.self_end) == (30, 26, TOTAL)
     expected = {
         0: Phase(True, False),
         25: Phase(True, False),
@@ -70,6 +71,27 @@ def test_a_teacher_that_comes_back_is_run_in_between():
     plan = plan_of(ObjectiveConfig(teacher_weight=pulses))
     assert plan.teacher_end == 60
     assert plan.phase(20).runs_teacher and not plan.phase(60).runs_teacher
+
+
+@pytest.mark.parametrize(
+    ("itself", "begin", "end"),
+    [
+        (ScheduleConfig("linear", 0.5, 0.0, begin=10, steps=20), 0, 30),
+        (
+            ScheduleConfig("piecewise", boundaries=(20, 40, 60, 80), values=(0.5, 0.0, 0.5, 0.0)),
+            20,
+            80,
+        ),
+    ],
+    ids=["falls", "comes back"],
+)
+def test_the_earlier_self_is_run_until_its_weight_is_0_for_good(itself, begin, end):
+    plan = plan_of(ObjectiveConfig(self_weight=itself))
+    assert (plan.self_begin, plan.self_end) == (begin, end)
+    runs = [plan.phase(step).runs_self for step in range(TOTAL)]
+    assert runs == [begin <= step < end for step in range(TOTAL)]
+    phases = dict(run_phases(plan))
+    assert phases == {Phase(True, True): end - begin, Phase(True, False): TOTAL - end + begin}
 
 
 @pytest.mark.parametrize(
