@@ -23,12 +23,6 @@ class ScheduleConfig:
     boundaries: tuple[int | float, ...] = ()
     values: tuple[float, ...] = ()
 
-    @property
-    def peak(self) -> float:
-        """The largest weight that the schedule can take."""
-        end_value = 0.0 if self.kind in ("constant", "piecewise") else self.end_value
-        return max(self.init_value, end_value, *self.values)
-
     def __post_init__(self) -> None:
         check_types(self)
         piecewise = self.kind == "piecewise"
@@ -83,16 +77,6 @@ class ObjectiveConfig:
     ema_decay: float = 0.999
     snapshot_steps: int = 1000
     chunk_tokens: int = 512
-
-    @property
-    def has_self_phase(self) -> bool:
-        """Whether the student is to learn from its earlier self at some step."""
-        return self.self_weight.peak > 0
-
-    @property
-    def has_teacher(self) -> bool:
-        """Whether the teacher is to be learnt from at some step."""
-        return self.teacher_weight.peak > 0
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -137,24 +137,6 @@ def test_values_at_the_edge_of_a_rule_are_taken(section, values):
     assert dataclasses.asdict(section(**values)).items() >= values.items()
 
 
-@pytest.mark.parametrize(
-    ("schedule", "peak"),
-    [
-        (ScheduleConfig(), 0.0),
-        (ScheduleConfig(init_value=0.3), 0.3),
-        # An end that a constant never reaches does not count.
-        (ScheduleConfig(end_value=0.3), 0.0),
-        (ScheduleConfig("linear", init_value=0.0, end_value=0.3), 0.3),
-        (ScheduleConfig("cosine", init_value=1.0, end_value=0.0), 1.0),
-        (ScheduleConfig("piecewise", boundaries=(5,), values=(0.7,)), 0.7),
-    ],
-)
-def test_peak_is_the_largest_weight_that_a_schedule_takes(schedule, peak):
-    assert schedule.peak == peak
-    objective = ObjectiveConfig(teacher_weight=schedule, self_weight=schedule)
-    assert objective.has_teacher == objective.has_self_phase == (peak > 0)
-
-
 def test_sections_cannot_be_changed_and_equal_configs_hash_alike():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().training.steps = 3

@@ -29,25 +29,31 @@ from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.sharding import batch_sharding, model_options, put_batch
 
 
-def caches_teacher(config: Config) -> bool:
+def caches_teacher(config: Config, runs_teacher: bool) -> bool:
     """Whether batches bring what the teacher's decoder makes of them, with an encoder cache.
 
     Where some rows have timestamps it reads other tokens each epoch, and is run at every step.
     """
-    return config.objective.has_teacher and not config.data.timestamp_probability
+    return runs_teacher and not config.data.timestamp_probability
 
 
 def with_caches(
-    config: Config, teacher: LoadedModel, teacher_params: Any, data: RunData, mesh: Mesh
+    config: Config,
+    teacher: LoadedModel,
+    teacher_params: Any,
+    data: RunData,
+    mesh: Mesh,
+    runs_teacher: bool,
 ) -> RunData:
     """The run's data with encoder outputs and teacher states read from disk, computed if missing.
 
     Args:
-        config: names the folder, and says whether the teacher's states are kept: `caches_teacher`.
+        config: names the folder.
         teacher: as loaded, for the digests.
         teacher_params: on the mesh.
         data: with audio as its input.
         mesh: where to compute.
+        runs_teacher: some update of the run learns from the teacher: its decoder is needed.
     """
     assert config.data.encoder_cache is not None
     root, dims = path_of(config.data.encoder_cache), teacher.dims
@@ -73,7 +79,7 @@ def with_caches(
     if missing := cache.missing(utterances):
         with progress(len(missing), "encoder cache", "utterances", shown=shown) as advance:
             cache.fill(missing, encode_rows, batch_size, advance, here)
-    if not caches_teacher(config):
+    if not caches_teacher(config, runs_teacher):
         return dataclasses.replace(
             data, load_inputs=cache.load_inputs, load_eval_inputs=cache.load_inputs
         )

@@ -1,6 +1,7 @@
 """`fastwhisper export`: the student of a run as Hugging Face weights."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ from huggingface_hub.repocard import metadata_load
 from fastwhisper_jax import files
 from fastwhisper_jax.commands.models import Pair, load_pair, place_params
 from fastwhisper_jax.commands.run_directory import check_writable, read_config
-from fastwhisper_jax.config import Config, ObjectiveConfig, ScheduleConfig
+from fastwhisper_jax.config import Config, ObjectiveConfig, OptimizerConfig, ScheduleConfig
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.interop.export import check_target, export_student
 from fastwhisper_jax.interop.model_card import CardFacts, OtherTeacher, Score
@@ -20,7 +21,7 @@ from fastwhisper_jax.training.loop import CHECKPOINTS
 from fastwhisper_jax.training.metrics_files import read_lines
 from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.sharding import make_mesh
-from fastwhisper_jax.training.state import whole_student
+from fastwhisper_jax.training.state import TrainState, whole_student
 
 
 def run(run_dir: files.Path, target: Path, step: int | None, dtype: str = "float32") -> list[str]:
@@ -45,12 +46,16 @@ def run(run_dir: files.Path, target: Path, step: int | None, dtype: str = "float
         check_target(target)  # where there is none yet, this would make the folders above it
     pair = load_pair(config)
     mesh = make_mesh(1, 1, devices=jax.local_devices()[:1])
-    # The state's structure follows neither from the schedules nor from the run's length.
-    plan = make_plan(ObjectiveConfig(), config.optimizer, total_steps=1)
+
+    def abstract(names: Collection[str]) -> TrainState:
+        # Of the schedules and the run's length, the structure shows one thing: an earlier self.
+        keeps_self = any(name.startswith("self_params/") for name in names)
+        self_weight = ScheduleConfig(init_value=float(keeps_self))
+        plan = make_plan(ObjectiveConfig(self_weight=self_weight), OptimizerConfig(), total_steps=1)
+        return abstract_state(config, pair.student_params, pair.shares_encoder, plan, mesh)
+
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
-        restored = checkpoints.restore(
-            abstract_state(config, pair.student_params, pair.shares_encoder, plan, mesh), step
-        )
+        restored = checkpoints.restore(abstract, step)
     if restored is None:
         raise InputError(
             f"{run_dir} has no complete checkpoint yet; train until the first is saved"

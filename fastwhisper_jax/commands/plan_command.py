@@ -153,7 +153,14 @@ class Compiler:
         """The train step of a phase on a global batch of `rows`."""
         shardings = jax.tree.map(lambda x: x.sharding, self._state)
         step = jitted_step(self._setup, phase, self._plan, shardings, self._mesh)
-        batch = batch_shapes(self._config, self._models.teacher_dims, self._mesh, rows, tokens)
+        batch = batch_shapes(
+            self._config,
+            self._models.teacher_dims,
+            self._mesh,
+            rows,
+            tokens,
+            runs_teacher=self._plan.teacher_end > 0,
+        )
         return measure(step, (self._state, self._models.teacher_params, batch), self._slice.chip)
 
     def closed_form(self, phase: Phase, rows: int, tokens: int) -> float | None:

@@ -67,9 +67,17 @@ def with_shardings(shapes: Any, mesh: Mesh) -> Any:
 
 
 def batch_shapes(
-    config: Config, teacher: ModelDimensions, mesh: Mesh, rows: int, tokens: int
+    config: Config,
+    teacher: ModelDimensions,
+    mesh: Mesh,
+    rows: int,
+    tokens: int,
+    runs_teacher: bool,
 ) -> dict[str, Any]:
-    """A global batch as the step takes it, rows over the whole mesh."""
+    """A global batch as the step takes it, rows over the whole mesh.
+
+    `runs_teacher`: whether the run has a phase that asks the teacher.
+    """
     arrays: dict[str, tuple[tuple[int, ...], Any]] = {
         "input_ids": ((rows, tokens), jnp.int32),
         "labels": ((rows, tokens), jnp.int32),
@@ -79,7 +87,7 @@ def batch_shapes(
         arrays["log_mel"] = (rows, teacher.n_frames, teacher.n_mels), jnp.float32
     else:
         arrays["encoder_states"] = (rows, teacher.n_audio_ctx, teacher.n_state), jnp.float16
-        if caches_teacher(config):
+        if caches_teacher(config, runs_teacher):
             arrays["teacher_states"] = (rows, tokens, teacher.n_state), jnp.float32
     sharding = batch_sharding(mesh)
     return {

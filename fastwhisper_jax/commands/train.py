@@ -122,7 +122,8 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     load_audio = functools.partial(audio_inputs, samples=pair.teacher.dims.n_samples)
     data = RunData(train_corpus, eval_corpus, load_audio, load_audio, end_of_text)
     if config.data.encoder_cache is not None:
-        data = with_caches(config, pair.teacher, teacher_params, data, mesh)
+        runs_teacher = plan.teacher_end > 0
+        data = with_caches(config, pair.teacher, teacher_params, data, mesh, runs_teacher)
     score = None
     if eval_corpus is not None:
         score = _make_score(config, pair, eval_corpus, data.load_eval_inputs, tokenizer, mesh)

@@ -119,8 +119,7 @@ def abstract_state(
 ) -> TrainState:
     """Shapes, dtypes and shardings of the run's state; `student_params` may be shapes."""
     parts = _own_params(config, student_params, shares_encoder)
-    keeps_self = config.objective.has_self_phase
-    shapes = jax.eval_shape(lambda p, f: init_state(p, f, plan.optimizer, keeps_self), *parts)
+    shapes = jax.eval_shape(lambda p, f: init_state(p, f, plan.optimizer, plan.keeps_self), *parts)
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         shapes,
@@ -131,9 +130,8 @@ def abstract_state(
 def first_state(config: Config, models: Models, plan: RunPlan, shardings: TrainState) -> TrainState:
     """The state before the first update, on the mesh."""
     parts = _own_params(config, models.student_params, models.shares_encoder)
-    keeps_self = config.objective.has_self_phase
     init = jax.jit(
-        lambda p, f: init_state(p, f, plan.optimizer, keeps_self),
+        lambda p, f: init_state(p, f, plan.optimizer, plan.keeps_self),
         donate_argnums=(0, 1),
         out_shardings=shardings,
     )

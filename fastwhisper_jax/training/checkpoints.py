@@ -10,7 +10,7 @@ for the newest one.
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 import jax
@@ -177,13 +177,18 @@ class Checkpoints:
             skipped.append(f"checkpoint {self.directory / str(step)} is damaged: {damage}")
         return _DAMAGED if steps else _NOTHING
 
-    def restore(self, abstract_state: PyTree, step: int | None = None) -> Restored | None:
+    def restore(
+        self,
+        abstract_state: PyTree | Callable[[Collection[str]], PyTree],
+        step: int | None = None,
+    ) -> Restored | None:
         """Reads the newest good checkpoint, or the one of `step`.
 
         Args:
             abstract_state: The state's structure with `jax.ShapeDtypeStruct`s for leaves (arrays do
                 as well). A leaf's sharding says where it goes, on however many devices; a leaf
-                without one goes to the first device.
+                without one goes to the first device. Where the structure follows from what was
+                saved: a function from the names of the leaves that are there to all this.
             step: Which checkpoint; None for the newest good one.
 
         Returns:
@@ -202,10 +207,12 @@ class Checkpoints:
         else:
             self._insist_on(step)
         folder = self.directory / str(step)
-        wanted = named_leaves(abstract_state)
         about = self._checkpointer.restore(
             folder, ocp.args.Composite(metadata=ocp.args.JsonRestore())
         )["metadata"]
+        if callable(abstract_state):
+            abstract_state = abstract_state(about["leaves"].keys())
+        wanted = named_leaves(abstract_state)
         _check_leaves(folder, stored=about["leaves"], wanted=signatures(abstract_state))
         placed = {name: _placed(leaf) for name, leaf in wanted.items()}
         read = self._checkpointer.restore(

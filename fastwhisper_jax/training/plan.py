@@ -1,4 +1,4 @@
-"""From a config to the pieces of a run: schedules, phases, optimiser, static step settings."""
+"""What follows the step over a run, from its config: weights, learning rate, phases, optimiser."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,6 +7,7 @@ import jax
 import optax
 
 from fastwhisper_jax.config import ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.objectives import schedules
 from fastwhisper_jax.objectives.askd import Weights, askd_weights, check_weights
 from fastwhisper_jax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -35,6 +36,11 @@ class RunPlan:
     self_begin: int
     self_end: int
 
+    @property
+    def keeps_self(self) -> bool:
+        """Whether any update of the run is to learn from the student's earlier self."""
+        return self.self_begin < self.total_steps
+
     def phase(self, step: int) -> Phase:
         """What the update after `step` completed ones has to run."""
         return Phase(
@@ -46,8 +52,11 @@ class RunPlan:
 def make_plan(objective: ObjectiveConfig, optimizer: OptimizerConfig, total_steps: int) -> RunPlan:
     """Resolves every length against the run's total.
 
+    A weight may begin or end to change after the run: then the run has only what comes before.
+
     Raises:
-        InputError: a schedule does not fit the run, or a weight would be negative.
+        InputError: the warm-up is not shorter than the run, a length or a curve is impossible, or a
+            weight would be negative.
     """
     teacher = make_schedule(objective.teacher_weight, total_steps, "objective.teacher_weight")
     itself = make_schedule(objective.self_weight, total_steps, "objective.self_weight")
@@ -55,7 +64,7 @@ def make_plan(objective: ObjectiveConfig, optimizer: OptimizerConfig, total_step
     rate = learning_rate_schedule(
         optimizer.learning_rate,
         optimizer.end_learning_rate,
-        schedules.resolve_steps(optimizer.warmup, total_steps, "optimizer.warmup"),
+        _warmup_steps(optimizer.warmup, total_steps),
         optimizer.decay,
         total_steps,
     )
@@ -75,6 +84,18 @@ def make_plan(objective: ObjectiveConfig, optimizer: OptimizerConfig, total_step
         self_begin=schedules.positive_from(itself, total_steps),
         self_end=schedules.zero_from(itself, total_steps),
     )
+
+
+def _warmup_steps(warmup: int | float, total_steps: int) -> int:
+    steps = schedules.resolve_steps(warmup, total_steps, "optimizer.warmup")
+    # A fraction below 1 is shorter than any run, though it may round to all of a very short one.
+    if warmup >= (1.0 if isinstance(warmup, float) else total_steps):
+        raise InputError(
+            f"optimizer.warmup={warmup} is not shorter than the run of {total_steps} updates: the "
+            "learning rate would never reach its peak; set it to fewer updates, or to a fraction "
+            "of the run below 1.0"
+        )
+    return steps
 
 
 def make_schedule(config: ScheduleConfig, total_steps: int, name: str) -> schedules.Schedule:

@@ -23,8 +23,8 @@ class TrainState:
         frozen_params: the student's own frozen parameters. An encoder that is the teacher's is in
             neither: the step reads it from the teacher's parameters.
         opt_state: optimiser state of `params` alone.
-        self_params: the student's earlier self, shaped like `params`; None where no
-            self-distillation lies ahead.
+        self_params: the student's earlier self, shaped like `params`; None in a run no update of
+            which learns from it.
     """
 
     step: jax.Array

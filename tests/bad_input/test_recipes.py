@@ -40,6 +40,10 @@ def test_a_recipe_that_makes_no_config(world, refused, content, named):
             ["--learning_rate", 0.1],
             "train takes no '--learning_rate'; did you mean --optimizer.learning_rate?",
         ),
+        (
+            ["--optimizer.warmup", 500],
+            "optimizer.warmup=500 is not shorter than the run of 8 updates",
+        ),
         (["--training.steps", "many"], "--training.steps takes int or none, got 'many'"),
         (["--student.dropout", 1.5], "--student.dropout: StudentConfig: dropout=1.5 must lie in"),
         (["--data.train", "a", "b"], "--data.train is given twice; give all of its values at once"),

@@ -16,6 +16,7 @@ import pytest
 
 from fastwhisper_jax.errors import InputError, IntegrityError
 from fastwhisper_jax.training.checkpoints import Checkpoints
+from fastwhisper_jax.training.named_leaves import named_leaves
 
 
 @flax.struct.dataclass
@@ -96,6 +97,19 @@ def test_shapes_without_sharding_restore_onto_the_first_device(saved):
         restored = checkpoints.restore(jax.eval_shape(lambda: make_state(0)))
     assert bits(restored.state) == bits(make_state(2))
     assert restored.state.params["kernel"].devices() == {jax.devices()[0]}
+
+
+def test_a_structure_may_follow_from_what_was_saved(saved):
+    seen = []
+
+    def abstract(names):
+        seen.extend(names)
+        return make_state(0)
+
+    with Checkpoints(saved) as checkpoints:
+        restored = checkpoints.restore(abstract)
+    assert sorted(seen) == sorted(named_leaves(make_state(0)))
+    assert bits(restored.state) == bits(make_state(2))
 
 
 def test_donating_the_state_does_not_change_what_is_saved(tmp_path):

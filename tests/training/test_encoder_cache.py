@@ -71,7 +71,7 @@ def folders_of(tiny, corpus, monkeypatch, tmp_path):
     def folders(config, teacher):
         mesh = tiny.make_mesh_of_one()
         data = tiny.make_data(tiny.make_config(), corpus, mesh)
-        cached = caching.with_caches(config, teacher, teacher.params, data, mesh)
+        cached = caching.with_caches(config, teacher, teacher.params, data, mesh, True)
         cache = cached.load_inputs.__self__
         return cache.encoder.store.folder.name, cache.store.folder.name
 
@@ -102,34 +102,32 @@ def test_a_run_that_shares_only_the_encoder_reads_only_its_store(
     tiny, folders_of, corpus, tmp_path
 ):
     """Cross-entropy alone: the teacher's decoder is not asked."""
-    alone = tiny.ObjectiveConfig(teacher_weight=tiny.ScheduleConfig())
-    config = tiny.make_config(str(tmp_path), alone)
+    config = tiny.make_config(str(tmp_path))
     mesh = tiny.make_mesh_of_one()
     data = tiny.make_data(tiny.make_config(), corpus, mesh)
     teacher = tiny.teacher_model()
-    cached = caching.with_caches(config, teacher, teacher.params, data, mesh)
+    cached = caching.with_caches(config, teacher, teacher.params, data, mesh, False)
     assert isinstance(cached.load_inputs.__self__, EncoderCache)
     assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == ["encoder"]
 
 
-@pytest.mark.parametrize("weight", [0.0, 1.0])
+@pytest.mark.parametrize("runs_teacher", [False, True])
 @pytest.mark.parametrize("timestamps", [0.0, 0.5])
 def test_a_plan_counts_the_batches_that_training_reads(
-    tiny, corpus, monkeypatch, tmp_path, weight, timestamps
+    tiny, corpus, monkeypatch, tmp_path, runs_teacher, timestamps
 ):
     monkeypatch.setattr(caching.EncoderCache, "missing", lambda *_: [])
     monkeypatch.setattr(caching.TeacherCache, "fill", lambda *_: None)
-    objective = tiny.ObjectiveConfig(teacher_weight=tiny.ScheduleConfig(init_value=weight))
-    config = tiny.make_config(str(tmp_path), objective)
+    config = tiny.make_config(str(tmp_path))
     changed = dataclasses.replace(config.data, timestamp_probability=timestamps)
     config = dataclasses.replace(config, data=changed)
     mesh, teacher = tiny.make_mesh_of_one(), tiny.teacher_model()
     data = tiny.make_data(tiny.make_config(), corpus, mesh)
-    cached = caching.with_caches(config, teacher, teacher.params, data, mesh)
+    cached = caching.with_caches(config, teacher, teacher.params, data, mesh, runs_teacher)
     reads_states = isinstance(cached.load_inputs.__self__, TeacherCache)
-    planned = batch_shapes(config, teacher.dims, mesh, rows=4, tokens=tiny.LENGTH)
+    planned = batch_shapes(config, teacher.dims, mesh, 4, tiny.LENGTH, runs_teacher)
     assert "encoder_states" in planned
-    assert ("teacher_states" in planned) == reads_states == (weight > 0 and not timestamps)
+    assert ("teacher_states" in planned) == reads_states == (runs_teacher and not timestamps)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from fastwhisper_jax.commands.plan_command import run_phases
 from fastwhisper_jax.config import ObjectiveConfig, OptimizerConfig, ScheduleConfig
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.training.assembly import make_batch_schedule
+from fastwhisper_jax.training.assembly import abstract_state, make_batch_schedule
 from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.step import Phase
 
@@ -105,6 +105,42 @@ def test_constant_objectives_have_one_phase(teacher, itself, phase):
     )
     plan = plan_of(objective)
     assert {plan.phase(step) for step in range(TOTAL)} == {Phase(*phase)}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "is_ever_positive"),
+    [
+        (ScheduleConfig(), False),
+        (ScheduleConfig(init_value=0.3), True),
+        # An end that a constant never reaches does not count, nor one that lies after the run.
+        (ScheduleConfig(end_value=0.3), False),
+        (ScheduleConfig("linear", end_value=0.3), True),
+        (ScheduleConfig("linear", end_value=0.3, begin=TOTAL - 1, steps=50), False),
+        (ScheduleConfig("linear", end_value=0.3, begin=TOTAL - 2, steps=50), True),
+        (ScheduleConfig("piecewise", boundaries=(5,), values=(0.7,)), True),
+        (ScheduleConfig("piecewise", boundaries=(TOTAL,), values=(0.7,)), False),
+    ],
+)
+def test_an_earlier_self_is_kept_where_an_update_of_the_run_learns_from_it(
+    tiny, schedule, is_ever_positive
+):
+    config = tiny.make_config(objective=ObjectiveConfig(schedule, self_weight=schedule))
+    plan = plan_of(config.objective)
+    assert (plan.teacher_end > 0) == plan.keeps_self == is_ever_positive
+    mesh = tiny.make_mesh_of_one()
+    state = abstract_state(config, tiny.random_params(tiny.STUDENT), plan, mesh)
+    assert (state.self_params is not None) == is_ever_positive
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(TOTAL, TOTAL), (500, TOTAL), (1.0, 10), (1, 1)])
+def test_a_warm_up_that_is_not_shorter_than_the_run_is_an_input_error(warmup, total):
+    with pytest.raises(InputError, match=f"warmup={warmup} is not shorter than the run of {total}"):
+        plan_of(ASKD, OptimizerConfig(warmup=warmup), total)
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(TOTAL - 1, TOTAL), (0.05, 1), (0, 1)])
+def test_a_fraction_below_1_warms_up_any_run(warmup, total):
+    assert plan_of(ObjectiveConfig(), OptimizerConfig(warmup=warmup), total).total_steps == total
 
 
 def test_fractions_of_the_run_equal_counts_of_its_updates():

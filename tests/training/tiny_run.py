@@ -34,6 +34,7 @@ from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.models.student import kept_layers, student_params
 from fastwhisper_jax.training import loop
 from fastwhisper_jax.training.assembly import Models, RunData, make_batch_schedule
+from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.sharding import make_mesh
 
 END_OF_TEXT = 60
@@ -134,7 +135,8 @@ def make_data(config, corpus, mesh, evaluates=False):
         return data
     teacher = teacher_model()
     placed = place_params(teacher.params, "float32", mesh)
-    return with_caches(config, teacher, placed, data, mesh)
+    plan = make_plan(config.objective, config.optimizer, STEPS)
+    return with_caches(config, teacher, placed, data, mesh, plan.teacher_end > 0)
 
 
 def run(config, run_dir, corpus, data=None, score=None):
