@@ -108,7 +108,7 @@ def _draw(
     for index, rows in enumerate(runs.values()):
         for name, style in zip(names, LINE_STYLES, strict=False):
             points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-            if is_logarithmic:  # a loss of 0 is one that was not computed
+            if is_logarithmic:  # 0 has no place there: the earlier self is the student at first
                 points = [(step, value) for step, value in points if value > 0]
             if not any(value for _, value in points):
                 continue

@@ -91,7 +91,8 @@ def make_train_step(
         input_ids (B, T), labels (B, T) int32; label_mask (B, T) float32, 1 for target tokens.
 
     The loss is the sum over the target tokens of the global batch over their count, so
-    accumulation and sharding change no result. Metrics are pairs (sum, count).
+    accumulation and sharding change no result. Metrics are pairs (sum, count); a term that the
+    phase does not run counts no token.
 
     Args:
         setup: what is static.
@@ -136,12 +137,13 @@ def make_train_step(
             opt_state=opt_state,
             self_params=self_params if phase.runs_self else state.self_params,
         )
-        one = jnp.ones(())
+        one, none = jnp.ones(()), jnp.zeros(())
         metrics = {
             "loss": (sums.loss, sums.count),
             "ce": (sums.ce, sums.count),
-            "kl_teacher": (sums.kl_teacher, sums.count),
-            "kl_self": (sums.kl_self, sums.count),
+            # Over the tokens of the updates that ran the term: a mean of 0 would say "no distance".
+            "kl_teacher": (sums.kl_teacher, sums.count if phase.runs_teacher else none),
+            "kl_self": (sums.kl_self, sums.count if phase.runs_self else none),
             "accuracy": (sums.correct, sums.count),
             "teacher_weight": (weights.teacher, one),
             "self_weight": (weights.self_teacher, one),

@@ -30,6 +30,11 @@ def test_mean_over_steps_equals_mean_over_all_tokens():
     assert reduced["norm"] == 2.0
 
 
+def test_a_term_that_some_updates_leave_out_is_the_mean_over_the_others():
+    steps = [{"kl": (6.0, 4.0)}, {"kl": (0.0, 0.0)}, {"kl": (2.0, 4.0)}]
+    assert reduce_pairs(steps)["kl"] == 1.0
+
+
 def test_mean_of_nothing_is_nan():
     assert math.isnan(reduce_pairs([{"loss": (0.0, 0.0)}])["loss"])
     assert reduce_pairs([]) == {}
