@@ -27,14 +27,16 @@ def reduce_pairs(steps: Iterable[Pairs]) -> dict[str, float]:
         steps: For each step its metrics as (sum, count), scalars on the device or the host.
 
     Returns:
-        A mean for every name, nan where nothing was counted. Added up in float64.
+        A mean for every name, nan where nothing was counted. Added up in float64; no more digits
+        than the float32 has that the sums came as.
     """
     totals: dict[str, np.ndarray] = {}
     for pairs in jax.device_get(list(steps)):
         for name, pair in pairs.items():
             totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
     return {
-        name: float(total / count) if count else math.nan for name, (total, count) in totals.items()
+        name: _short(np.float32(total / count)) if count else math.nan
+        for name, (total, count) in totals.items()
     }
 
 
@@ -118,8 +120,13 @@ def _tensorboard(run_dir: Path, resumed_step: int | None) -> Any:
 
 
 def _plain(value: Any) -> int | float | None:
-    """A JSON number: a float32 in its shortest form, 0.3 and not 0.30000001192092896."""
+    """A JSON number, or null for one that is not finite."""
     scalar = np.asarray(value)[()]
     if isinstance(scalar, np.integer):
         return int(scalar)
-    return float(str(scalar)) if np.isfinite(scalar) else None
+    return _short(scalar) if np.isfinite(scalar) else None
+
+
+def _short(scalar: Any) -> float:
+    """A NumPy float in the shortest form of its dtype: 0.3 and not 0.30000001192092896."""
+    return float(str(scalar))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastwhisper_jax.errors import InputError, IntegrityError
+from fastwhisper_jax.training.loop import Window
 from fastwhisper_jax.training.metrics import MetricsLog, reduce_pairs
 
 
@@ -44,6 +45,17 @@ def test_one_object_a_step_with_short_numbers(tmp_path):
     with MetricsLog(tmp_path) as metrics:
         metrics.write(1, {"loss": jnp.float32(0.3), "samples": np.int64(8), "wer": float("nan")})
     assert text(tmp_path) == '{"step": 1, "loss": 0.3, "samples": 8, "wer": null}\n'
+
+
+def test_a_row_over_several_updates_has_short_numbers_too(tmp_path):
+    window = Window()
+    weights = {"ce_weight": 0.8, "learning_rate": 3e-4, "loss": 0.1, "grad_norm": 0.7}
+    for _ in range(3):
+        window.add({name: (jnp.float32(x), jnp.ones(())) for name, x in weights.items()})
+    row = window.reduce(3, global_batch_size=8)
+    with MetricsLog(tmp_path) as metrics:
+        metrics.write(3, {name: row[name] for name in weights})
+    assert json.loads(text(tmp_path)) == {"step": 3} | weights
 
 
 def test_float32_is_written_exactly(tmp_path):
