@@ -192,7 +192,9 @@ def _make_score(
         report, _ = evaluate(
             transcribe,
             params,
-            evaluation_batches(corpus, load_inputs, mesh, config.training.eval_batch_size),
+            evaluation_batches(
+                corpus, load_inputs, mesh, config.training.eval_batch_size, config.data.threads
+            ),
             detokenizer(tokenizer),
             rules.end_of_text,
             normalizer,

@@ -16,7 +16,7 @@ from fastwhisper_jax.data.loader import LoadInputs
 from fastwhisper_jax.data.schedule import BatchSchedule
 from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.training.feeding import device_batches, make_featurise
-from fastwhisper_jax.training.metrics import reduce_pairs
+from fastwhisper_jax.training.metrics import Dispatched
 from fastwhisper_jax.training.plan import RunPlan
 from fastwhisper_jax.training.sharding import model_options, put_array, tree_shardings
 from fastwhisper_jax.training.state import TrainState, init_state, split_params, whole_student
@@ -165,9 +165,18 @@ def make_evaluate(
 
     def evaluate(state: TrainState) -> dict[str, float]:
         batches = device_batches(
-            plans, corpus, data.load_eval_inputs, featurise, mesh, end_of_text=data.end_of_text
+            plans,
+            corpus,
+            data.load_eval_inputs,
+            featurise,
+            mesh,
+            end_of_text=data.end_of_text,
+            threads=config.data.threads,
         )
-        row = reduce_pairs(eval_step(state, models.teacher_params, batch) for batch in batches)
+        metrics = Dispatched()
+        for batch in batches:
+            metrics.add(eval_step(state, models.teacher_params, batch))
+        row = metrics.reduce()
         if score is not None:
             row |= score(whole_student(state, models.teacher_params, setup.shares_encoder))
         return row

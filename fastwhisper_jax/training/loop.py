@@ -27,7 +27,7 @@ from fastwhisper_jax.training.assembly import (
 from fastwhisper_jax.training.checkpoints import Checkpoints
 from fastwhisper_jax.training.feeding import device_batches, make_featurise
 from fastwhisper_jax.training.interruption import stop_request
-from fastwhisper_jax.training.metrics import MetricsLog, reduce_pairs
+from fastwhisper_jax.training.metrics import Dispatched, MetricsLog
 from fastwhisper_jax.training.plan import RunPlan, make_plan
 from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.state import TrainState
@@ -178,14 +178,12 @@ class Window:
     """The metrics since the last row that was written, and the time they took."""
 
     def __init__(self) -> None:
-        self._metrics: list[Metrics] = []
+        self._metrics = Dispatched()
         self._since = time.perf_counter()
 
     def add(self, metrics: Metrics) -> None:
-        """Adds a dispatched step; waits for the one before: the host runs one step ahead."""
-        if self._metrics:
-            jax.block_until_ready(self._metrics[-1])
-        self._metrics.append(metrics)
+        """Adds a dispatched step; waits for the one before."""
+        self._metrics.add(metrics)
 
     def restart_clock(self) -> None:
         """A window begins now: what passed since the last one was no training."""
@@ -197,10 +195,9 @@ class Window:
         Raises:
             TrainingError: loss or gradient norm is not finite.
         """
-        row = reduce_pairs(self._metrics)
         count = len(self._metrics)
+        row = self._metrics.reduce()
         seconds = (time.perf_counter() - self._since) / count
-        self._metrics = []
         for name in ("loss", "grad_norm"):
             if not math.isfinite(row[name]):
                 raise TrainingError(

@@ -40,6 +40,27 @@ def reduce_pairs(steps: Iterable[Pairs]) -> dict[str, float]:
     }
 
 
+class Dispatched:
+    """The metrics of steps that were dispatched; the host runs one step ahead of the device."""
+
+    def __init__(self) -> None:
+        self._steps: list[Pairs] = []
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def add(self, pairs: Pairs) -> None:
+        """Adds a step that was just dispatched; waits for the one before."""
+        if self._steps:
+            jax.block_until_ready(self._steps[-1])
+        self._steps.append(pairs)
+
+    def reduce(self) -> dict[str, float]:
+        """The means over all steps, see `reduce_pairs`; empties."""
+        steps, self._steps = self._steps, []
+        return reduce_pairs(steps)
+
+
 class MetricsLog:
     """Writes a run's metrics. Use as a context manager, or call `close`; process 0 alone writes.
 
