@@ -64,8 +64,8 @@ class ObjectiveConfig:
         self_teacher: "ema" of the student's parameters, or a "snapshot" of them.
         ema_decay: of the EMA, per update.
         snapshot_steps: updates between two snapshots.
-        chunk_tokens: target positions a chunk of the loss projects at once, all rows of the
-            batch together.
+        chunk_tokens: target positions that the loss projects at once on a device, all rows that it
+            has of a micro-batch together.
     """
 
     teacher_weight: ScheduleConfig = ScheduleConfig(init_value=1.0)

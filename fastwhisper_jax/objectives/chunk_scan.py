@@ -14,8 +14,6 @@ import jax.numpy as jnp
 from fastwhisper_jax.objectives.askd import Weights
 from fastwhisper_jax.objectives.closed_form import TokenLosses, losses_and_gradient
 
-DEFAULT_CHUNK_TOKENS = 256
-
 
 class Source(NamedTuple):
     """What logits are projected from: states (B, T, D) and embedding (V, D), of one dtype."""
@@ -77,7 +75,7 @@ def scan_chunks(
     *,
     temperature: float,
     adaptive: bool,
-    chunk_size: int | None,
+    chunk_tokens: int,
     mesh_axes: tuple[str, ...],
     width_axes: tuple[str, ...],
     wants_states: bool,
@@ -90,7 +88,7 @@ def scan_chunks(
         targets: likewise.
         temperature: above 0.
         adaptive: the gate of `askd.askd_losses`.
-        chunk_size: most tokens of a row in a chunk; None: `DEFAULT_CHUNK_TOKENS` in all rows.
+        chunk_tokens: most tokens of a chunk, all rows together; a chunk has one of each at least.
         mesh_axes: manual mesh axes over which other rows and tokens lie; () outside
             `jax.shard_map`.
         width_axes: those of them that divide the embedding's gradient over D, one after the other.
@@ -98,9 +96,7 @@ def scan_chunks(
         wants_embedding: compute the gradient of the embedding, summed over devices, in float32.
     """
     rows, length = targets.labels.shape
-    if chunk_size is None:
-        chunk_size = max(1, DEFAULT_CHUNK_TOKENS // rows)
-    n_chunks = -(-length // chunk_size)
+    n_chunks = -(-length // max(1, chunk_tokens // rows))
     # Chunks of about equal length, so that the last one is not mostly padding.
     chunk_size = -(-length // n_chunks)
 

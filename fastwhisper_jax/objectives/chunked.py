@@ -20,7 +20,7 @@ from fastwhisper_jax.objectives.chunk_scan import Gradients, Source, Sums, Targe
 class _Settings(NamedTuple):
     temperature: float
     adaptive: bool
-    chunk_size: int | None
+    chunk_tokens: int
     mesh: Mesh | None
     batch_axes: tuple[str, ...]
     token_axis: str | None
@@ -48,9 +48,9 @@ def distillation_sums(
     label_mask: jax.Array,
     weights: Weights,
     *,
+    chunk_tokens: int,
     temperature: float = 1.0,
     adaptive: bool = False,
-    chunk_size: int | None = None,
     mesh: Mesh | None = None,
     batch_axes: tuple[str, ...] = (),
     token_axis: str | None = None,
@@ -75,10 +75,10 @@ def distillation_sums(
         labels: (B, T), integers in [0, V); not read where masked.
         label_mask: (B, T), 1 for target tokens, 0 for prompt and padding.
         weights: c, a, m at this step.
+        chunk_tokens: a device projects at most so many tokens at once, all of its rows together,
+            but one of each row at least; T need not be a multiple of a row's share.
         temperature: above 0, static.
         adaptive: the gate of `askd.askd_losses`, static.
-        chunk_size: at most so many tokens of each row are projected at once; T need not be a
-            multiple. By default as many as make 256 tokens with all rows of a device.
         mesh: the mesh over which the batch is sharded; None on a single device.
         batch_axes: the mesh's axes that shard B. Each device reduces its own rows; the sums and
             the gradient of the embedding meet once, after the last chunk.
@@ -95,7 +95,7 @@ def distillation_sums(
     self_teacher = _optional_source("self", self_states, self_embedding)
     targets = Targets(teacher, self_teacher, labels, label_mask, weights)
     settings = _Settings(
-        temperature, adaptive, chunk_size, mesh, tuple(batch_axes), token_axis, tuple(width_axes)
+        temperature, adaptive, chunk_tokens, mesh, tuple(batch_axes), token_axis, tuple(width_axes)
     )
     _check_shapes(student, targets)
     _check_settings(settings, *labels.shape)
@@ -148,7 +148,7 @@ def _reduce(
         scan_chunks,
         temperature=settings.temperature,
         adaptive=settings.adaptive,
-        chunk_size=settings.chunk_size,
+        chunk_tokens=settings.chunk_tokens,
         mesh_axes=settings.mesh_axes,
         width_axes=settings.width_axes,
         wants_states=wants_states,
@@ -228,8 +228,8 @@ def _check_shapes(student: Source, targets: Targets) -> None:
 def _check_settings(settings: _Settings, rows: int, length: int) -> None:
     if not settings.temperature > 0:
         raise InputError(f"temperature={settings.temperature} must be above 0; 1 changes nothing")
-    if settings.chunk_size is not None and settings.chunk_size < 1:
-        raise InputError(f"chunk_size={settings.chunk_size} must be at least 1, or None to choose")
+    if settings.chunk_tokens < 1:
+        raise InputError(f"chunk_tokens={settings.chunk_tokens} must be at least 1")
     mesh = settings.mesh
     axes = () if mesh is None else mesh.axis_names
     for name, given in (("batch_axes", settings.batch_axes), ("token_axis", settings.token_axes)):

@@ -84,6 +84,7 @@ def make_distillation(config: Config, models: Models, plan: RunPlan, mesh: Mesh)
     return Distillation(
         teacher_dims=models.teacher_dims,
         student_dims=models.student_dims,
+        chunk_tokens=objective.chunk_tokens,
         teacher_options=model_options(mesh, config.teacher.dtype),
         student_options=model_options(
             mesh,
@@ -99,7 +100,6 @@ def make_distillation(config: Config, models: Models, plan: RunPlan, mesh: Mesh)
         ema_decay=objective.ema_decay if objective.self_teacher == "ema" else None,
         snapshot_steps=objective.snapshot_steps,
         accumulation_steps=config.training.accumulation_steps,
-        chunk_tokens=objective.chunk_tokens,
         seed=config.training.seed,
     )
 

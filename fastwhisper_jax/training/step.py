@@ -26,7 +26,6 @@ from fastwhisper_jax.training.sharding import (
     TOKEN_AXIS,
     WIDTH_AXES,
     batch_sharding,
-    batch_shards,
 )
 from fastwhisper_jax.training.state import TrainState, whole_student
 
@@ -48,6 +47,7 @@ class Distillation:
 
     Attributes:
         teacher_dims, student_dims: sizes.
+        chunk_tokens: target positions that the loss projects at once on a device.
         teacher_options, student_options: how to compute; the student's hold its dropout.
         shares_encoder: the student's encoder is the teacher's, frozen: it is run once for both.
         temperature: tau of both KL terms.
@@ -56,12 +56,12 @@ class Distillation:
         ema_decay: of the earlier self, an EMA; None makes it a snapshot.
         snapshot_steps: updates between two snapshots.
         accumulation_steps: micro-batches of an update.
-        chunk_tokens: target positions that the loss projects at once on a device.
         seed: of dropout.
     """
 
     teacher_dims: ModelDimensions
     student_dims: ModelDimensions
+    chunk_tokens: int
     teacher_options: ModelOptions = ModelOptions()
     student_options: ModelOptions = ModelOptions()
     shares_encoder: bool = True
@@ -71,7 +71,6 @@ class Distillation:
     ema_decay: float | None = 0.999
     snapshot_steps: int = 1
     accumulation_steps: int = 1
-    chunk_tokens: int = 256
     seed: int = 0
 
 
@@ -216,7 +215,6 @@ def _sums(
         self_states = whisper.decode(itself, dims, tokens, self_hidden, options)
         self_embedding = itself["decoder"]["embed_tokens"]
 
-    rows = tokens.shape[0] // batch_shards(mesh.shape)
     return distillation_sums(
         states,
         student["decoder"]["embed_tokens"],
@@ -227,9 +225,9 @@ def _sums(
         batch["labels"],
         batch["label_mask"],
         weights,
+        chunk_tokens=setup.chunk_tokens,
         temperature=setup.temperature,
         adaptive=setup.adaptive,
-        chunk_size=max(1, setup.chunk_tokens // rows),
         mesh=mesh,
         batch_axes=BATCH_AXES,
         token_axis=TOKEN_AXIS,

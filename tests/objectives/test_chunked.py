@@ -33,8 +33,8 @@ def _naive(arrays, labels, label_mask, weights=WEIGHTS, **settings):
     return jnp.sum(label_mask * askd_losses(*logits, labels, weights, **settings))
 
 
-def _loss(arrays, weights=WEIGHTS, **rest):
-    return distillation_sums(**arrays, weights=weights, **rest).loss
+def _loss(arrays, weights=WEIGHTS, chunk_tokens=256, **rest):
+    return distillation_sums(**arrays, weights=weights, chunk_tokens=chunk_tokens, **rest).loss
 
 
 def _value_and_grad(loss, arrays, tokens, **settings):
@@ -55,27 +55,27 @@ def _assert_gradients_close(ours, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize(
-    "rows,length,width,vocabulary,chunk_size",
+    "rows,length,width,vocabulary,chunk_tokens",
     [
-        (3, 8, 8, 51, 4),
-        (3, 7, 8, 51, 3),
-        (3, 7, 8, 51, 7),
-        (3, 7, 8, 51, 100),
+        (3, 8, 8, 51, 12),
+        (3, 7, 8, 51, 11),
+        (3, 7, 8, 51, 21),
+        (3, 7, 8, 51, 300),
         (3, 7, 8, 51, 1),
-        (2, 1, 8, 33, None),
+        (2, 1, 8, 33, 256),
         (1, 5, 16, 64, 2),
-        (2, 5, 4, 51865, 2),
-        (5, 260, 4, 17, None),
+        (2, 5, 4, 51865, 4),
+        (5, 260, 4, 17, 256),
     ],
 )
 @pytest.mark.parametrize("temperature,adaptive", [(1.0, False), (2.0, True)])
 def test_value_and_gradient_are_the_definitions(
-    make_batch, rows, length, width, vocabulary, chunk_size, temperature, adaptive
+    make_batch, rows, length, width, vocabulary, chunk_tokens, temperature, adaptive
 ):
     arrays, tokens = make_batch(rows, length, width, vocabulary, teacher_width=width + 3)
     settings = {"temperature": temperature, "adaptive": adaptive}
     expected, expected_gradient = _value_and_grad(_naive, arrays, tokens, **settings)
-    settings["chunk_size"] = chunk_size
+    settings["chunk_tokens"] = chunk_tokens
     value, gradient = _value_and_grad(_loss, arrays, tokens, **settings)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     _assert_gradients_close(gradient, expected_gradient)
@@ -88,7 +88,7 @@ def test_models_that_are_not_run_leave_their_term_out(make_batch, missing):
     arrays, tokens = make_batch(2, 6, 8, 23)
     arrays = _without(arrays, *missing)
     expected, expected_gradient = _value_and_grad(_naive, arrays, tokens, adaptive=True)
-    value, gradient = _value_and_grad(_loss, arrays, tokens, adaptive=True, chunk_size=4)
+    value, gradient = _value_and_grad(_loss, arrays, tokens, adaptive=True, chunk_tokens=8)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     _assert_gradients_close(gradient, expected_gradient)
 
@@ -97,7 +97,7 @@ def test_models_that_are_not_run_leave_their_term_out(make_batch, missing):
 def test_sums_are_the_float64_formulas(make_batch, reference, temperature):
     arrays, tokens = make_batch(3, 9, 8, 51)
     sums = distillation_sums(
-        **arrays, **tokens, weights=WEIGHTS, temperature=temperature, chunk_size=4
+        **arrays, **tokens, weights=WEIGHTS, temperature=temperature, chunk_tokens=8
     )
     exact = {name: np.asarray(x, np.float64) for name, x in arrays.items()}
     logits = [
@@ -121,8 +121,8 @@ def test_mask_equals_slicing(make_batch):
     tokens["label_mask"] = jnp.ones((2, 9)).at[:, 5:].set(0.0)
     short = {name: x[:, :5] if x.ndim == 3 else x for name, x in arrays.items()}
     short_tokens = {name: x[:, :5] for name, x in tokens.items()}
-    masked, masked_gradient = _value_and_grad(_loss, arrays, tokens, chunk_size=4)
-    sliced, sliced_gradient = _value_and_grad(_loss, short, short_tokens, chunk_size=4)
+    masked, masked_gradient = _value_and_grad(_loss, arrays, tokens, chunk_tokens=8)
+    sliced, sliced_gradient = _value_and_grad(_loss, short, short_tokens, chunk_tokens=8)
     np.testing.assert_allclose(masked, sliced, rtol=1e-6)
     ours = masked_gradient["student_states"]
     np.testing.assert_allclose(ours[:, :5], sliced_gradient["student_states"], atol=1e-6)
@@ -145,8 +145,8 @@ def test_rows_without_a_target_add_nothing(make_batch):
     arrays, tokens = make_batch(4, 6, 8, 23)
     tokens["label_mask"] = tokens["label_mask"].at[2:].set(0.0)
     kept = {name: x[:2] if x.ndim == 3 else x for name, x in arrays.items()}
-    value, gradient = _value_and_grad(_loss, arrays, tokens, chunk_size=4)
-    expected = _loss(kept, **{name: x[:2] for name, x in tokens.items()}, chunk_size=4)
+    value, gradient = _value_and_grad(_loss, arrays, tokens, chunk_tokens=8)
+    expected = _loss(kept, **{name: x[:2] for name, x in tokens.items()}, chunk_tokens=8)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert not np.any(gradient["student_states"][2:])
 
@@ -154,14 +154,14 @@ def test_rows_without_a_target_add_nothing(make_batch):
 def test_a_batch_without_a_target_is_zero_everywhere(make_batch):
     arrays, tokens = make_batch(2, 6, 8, 23)
     tokens["label_mask"] = jnp.zeros((2, 6))
-    sums = distillation_sums(**arrays, **tokens, weights=WEIGHTS)
+    sums = distillation_sums(**arrays, **tokens, weights=WEIGHTS, chunk_tokens=8)
     assert all(value == 0.0 for value in dataclasses.astuple(sums))
     assert not any(np.any(g) for g in _grad(_loss, arrays, tokens).values())
 
 
 def test_everything_but_the_student_gets_exactly_zero_gradient(make_batch):
     arrays, tokens = make_batch(2, 6, 8, 23)
-    gradient = _grad(_loss, arrays, tokens, temperature=2.0, chunk_size=4)
+    gradient = _grad(_loss, arrays, tokens, temperature=2.0, chunk_tokens=8)
     for name in NAMES:
         assert np.any(gradient[name]) == name.startswith("student"), name
     by_weights = jax.grad(lambda w: _loss(arrays, w, **tokens))(Weights(0.3, 0.5, 0.2))
@@ -171,9 +171,12 @@ def test_everything_but_the_student_gets_exactly_zero_gradient(make_batch):
 @pytest.mark.parametrize("name", ["ce", "kl_teacher", "kl_self", "correct", "count"])
 def test_only_the_loss_carries_a_gradient(make_batch, name):
     arrays, tokens = make_batch(2, 6, 8, 23)
-    gradient = jax.grad(lambda a: getattr(distillation_sums(**a, **tokens, weights=WEIGHTS), name))(
-        arrays
-    )
+
+    def total(arrays):
+        sums = distillation_sums(**arrays, **tokens, weights=WEIGHTS, chunk_tokens=8)
+        return getattr(sums, name)
+
+    gradient = jax.grad(total)(arrays)
     assert not any(np.any(g) for g in gradient.values())
 
 
@@ -181,10 +184,10 @@ def test_gradient_scales_with_what_the_caller_does_to_the_loss(make_batch):
     arrays, tokens = make_batch(2, 6, 8, 23)
 
     def mean(arrays):
-        sums = distillation_sums(**arrays, **tokens, weights=WEIGHTS, chunk_size=4)
+        sums = distillation_sums(**arrays, **tokens, weights=WEIGHTS, chunk_tokens=8)
         return sums.loss / sums.count
 
-    plain = _grad(_loss, arrays, tokens, chunk_size=4)
+    plain = _grad(_loss, arrays, tokens, chunk_tokens=8)
     count = jnp.sum(tokens["label_mask"])
     _assert_gradients_close(jax.grad(mean)(arrays), jax.tree.map(lambda g: g / count, plain), 1e-6)
 
@@ -192,8 +195,8 @@ def test_gradient_scales_with_what_the_caller_does_to_the_loss(make_batch):
 @pytest.mark.parametrize("name", ["student_states", "student_embedding"])
 def test_either_gradient_alone_is_the_same_as_with_the_other(make_batch, name):
     arrays, tokens = make_batch(2, 6, 8, 23)
-    both = _grad(_loss, arrays, tokens, chunk_size=4)
-    alone = jax.grad(lambda x: _loss({**arrays, name: x}, **tokens, chunk_size=4))(arrays[name])
+    both = _grad(_loss, arrays, tokens, chunk_tokens=8)
+    alone = jax.grad(lambda x: _loss({**arrays, name: x}, **tokens, chunk_tokens=8))(arrays[name])
     np.testing.assert_allclose(alone, both[name], atol=1e-6)
 
 
@@ -208,7 +211,7 @@ def test_a_tied_embedding_gets_the_gradient_of_both_its_uses(make_batch):
 
         return jax.grad(of_embedding)(arrays["student_embedding"])
 
-    ours = tied(lambda a, **t: _loss(a, **t, chunk_size=4))
+    ours = tied(lambda a, **t: _loss(a, **t, chunk_tokens=8))
     np.testing.assert_allclose(ours, tied(_naive), atol=1e-5)
 
 
@@ -223,13 +226,15 @@ def test_gradients_inside_a_scan_over_micro_batches_add_up(make_batch):
 
         def add(total, micro):
             rows, micro_tokens = micro
-            gradient = jax.grad(lambda f: _loss({**rows, **f}, **micro_tokens, chunk_size=4))(fixed)
+            gradient = jax.grad(lambda f: _loss({**rows, **f}, **micro_tokens, chunk_tokens=8))(
+                fixed
+            )
             return jax.tree.map(jnp.add, total, gradient), None
 
         zeros = jax.tree.map(jnp.zeros_like, fixed)
         return jax.lax.scan(add, zeros, (by_row, jax.tree.map(split, tokens)))[0]
 
-    expected = _grad(_loss, arrays, tokens, chunk_size=4)["student_embedding"]
+    expected = _grad(_loss, arrays, tokens, chunk_tokens=8)["student_embedding"]
     np.testing.assert_allclose(
         accumulated(arrays, tokens)["student_embedding"], expected, atol=1e-5
     )
@@ -241,7 +246,7 @@ def test_bfloat16_states_are_reduced_in_float32_and_get_bfloat16_gradients(make_
     exact = {name: x.astype(jnp.float32) for name, x in rounded.items()}
     mixed = {name: x if name.endswith("states") else exact[name] for name, x in rounded.items()}
     expected, expected_gradient = _value_and_grad(_naive, exact, tokens, temperature=2.0)
-    value, gradient = _value_and_grad(_loss, mixed, tokens, temperature=2.0, chunk_size=4)
+    value, gradient = _value_and_grad(_loss, mixed, tokens, temperature=2.0, chunk_tokens=8)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert value.dtype == jnp.float32
     assert gradient["student_states"].dtype == jnp.bfloat16
@@ -263,7 +268,7 @@ def test_bfloat16_states_are_reduced_in_float32_and_get_bfloat16_gradients(make_
 def test_many_devices_compute_what_one_does(make_batch, shape, batch_axes, token_axis, width_axes):
     mesh = jax.make_mesh(shape, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     arrays, tokens = make_batch(8, 12, 8, 51)
-    settings = {"temperature": 2.0, "adaptive": True, "chunk_size": 3}
+    settings = {"temperature": 2.0, "adaptive": True, "chunk_tokens": 6}
 
     def sums_and_gradient(arrays, tokens, **where):
         def loss(arrays):
@@ -298,7 +303,7 @@ def test_many_devices_compute_what_one_does(make_batch, shape, batch_axes, token
         ({"label_mask": jnp.ones((2, 5))}, r"label_mask has shape \(2, 5\), labels \(2, 6\)"),
         ({"labels": jnp.ones((6,), jnp.int32)}, r"must be \(B, T\)"),
         ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
-        ({"chunk_size": 0}, "chunk_size=0 must be at least 1"),
+        ({"chunk_tokens": 0}, "chunk_tokens=0 must be at least 1"),
         ({"batch_axes": ("data",)}, "must be axes of the mesh"),
         ({"token_axis": "tensor"}, "token_axis=.* must be axes of the mesh"),
     ],
@@ -306,7 +311,8 @@ def test_many_devices_compute_what_one_does(make_batch, shape, batch_axes, token
 def test_what_does_not_fit_is_refused(make_batch, change, match):
     arrays, tokens = make_batch(2, 6, 8, 23)
     with pytest.raises(InputError, match=match):
-        distillation_sums(**{**arrays, **tokens, "weights": WEIGHTS, **change})
+        settings = {"weights": WEIGHTS, "chunk_tokens": 8}
+        distillation_sums(**{**arrays, **tokens, **settings, **change})
 
 
 def test_rows_that_do_not_divide_over_the_devices_are_refused(make_batch):

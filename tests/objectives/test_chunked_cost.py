@@ -26,12 +26,11 @@ def _shapes(rows, length, width, vocabulary):
     return states, embedding, states, embedding, states, embedding, labels, mask
 
 
-def _chunked(with_self=False, **settings):
+def _chunked(with_self=False, chunk_tokens=256, **settings):
     def loss(s, s_embedding, t, t_embedding, m, m_embedding, labels, mask):
         earlier = (m, m_embedding) if with_self else (None, None)
-        return distillation_sums(
-            s, s_embedding, t, t_embedding, *earlier, labels, mask, WEIGHTS, **settings
-        ).loss
+        arrays = s, s_embedding, t, t_embedding, *earlier, labels, mask
+        return distillation_sums(*arrays, WEIGHTS, chunk_tokens=chunk_tokens, **settings).loss
 
     return loss
 
@@ -80,15 +79,18 @@ def test_nothing_of_the_size_of_all_logits_is_ever_held():
 def test_every_product_is_computed_once():
     # One chunk, so that no loop hides flops: 4 products of 2 T D V flops each.
     rows, length, width, vocabulary = 2, 64, 256, 2000
-    gradient = jax.grad(_chunked(chunk_size=length), argnums=(0, 1))
+    gradient = jax.grad(_chunked(chunk_tokens=rows * length), argnums=(0, 1))
     flops = _flops(gradient, _shapes(rows, length, width, vocabulary))
     products = flops / (2 * rows * length * width * vocabulary)
     assert 4 <= products <= 4.3
 
 
-@pytest.mark.parametrize("length,chunk_size,projected", [(7, 100, 7), (48, 32, 24), (13, 5, 5)])
-def test_chunks_hold_as_little_padding_as_can_be(length, chunk_size, projected):
-    gradient = jax.grad(_chunked(chunk_size=chunk_size))
+@pytest.mark.parametrize(
+    "length,chunk_tokens,projected",
+    [(7, 200, 7), (48, 64, 24), (13, 10, 5), (13, 11, 5), (3, 1, 1)],
+)
+def test_chunks_hold_as_little_padding_as_can_be(length, chunk_tokens, projected):
+    gradient = jax.grad(_chunked(chunk_tokens=chunk_tokens))
     program = str(jax.make_jaxpr(gradient)(*_shapes(2, length, 16, 50)))
     assert f"f32[{2 * projected},50] = dot_general" in program
 
@@ -113,17 +115,17 @@ def test_products_that_nobody_asked_for_are_not_in_the_program(is_sharded):
         assert program.count("dot_general") == products
 
 
-@pytest.mark.parametrize("chunk_size", [None, 16, 64])
-def test_a_device_of_four_has_the_flops_of_one_with_a_quarter_of_the_batch(chunk_size):
-    compiled = _compile_on_four_devices(chunk_size)
+@pytest.mark.parametrize("chunk_tokens", [32, 128, 256])
+def test_a_device_of_four_has_the_flops_of_one_with_a_quarter_of_the_batch(chunk_tokens):
+    compiled = _compile_on_four_devices(chunk_tokens)
     alone = _flops(
-        jax.grad(_chunked(chunk_size=chunk_size or 64), argnums=(0, 1)), _shapes(2, 64, 128, 2001)
+        jax.grad(_chunked(chunk_tokens=chunk_tokens), argnums=(0, 1)), _shapes(2, 64, 128, 2001)
     )
     np.testing.assert_allclose(compiled.cost_analysis()["flops"], alone, rtol=0.01)
 
 
 def test_devices_meet_after_the_loop_and_never_inside():
-    text = _compile_on_four_devices(chunk_size=16).as_text()
+    text = _compile_on_four_devices(chunk_tokens=32).as_text()
     inside, outside = _collectives(text)
     assert " while(" in text
     assert not inside
@@ -146,12 +148,12 @@ def test_a_collective_inside_a_loop_would_be_seen():
     assert inside
 
 
-def _compile_on_four_devices(chunk_size):
+def _compile_on_four_devices(chunk_tokens):
     devices = jax.devices()[:4]
     mesh = jax.make_mesh((2, 2), ("data", "fsdp"), devices=devices, axis_types=(AxisType.Auto,) * 2)
     axes = ("data", "fsdp")
     rows, by_width = NamedSharding(mesh, P(axes)), NamedSharding(mesh, P(None, "fsdp"))
-    loss = _chunked(chunk_size=chunk_size, mesh=mesh, batch_axes=axes)
+    loss = _chunked(chunk_tokens=chunk_tokens, mesh=mesh, batch_axes=axes)
     return _compile(
         jax.grad(loss, argnums=(0, 1)),
         _shapes(8, 64, 128, 2001),

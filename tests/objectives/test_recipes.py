@@ -38,7 +38,7 @@ def test_every_recipe_is_a_setting_of_the_weights(reference, make_batch, recipe,
     @jax.jit
     def loss(step):
         weights = askd_weights(step, teacher, earlier, ce_weight)
-        settings = {"temperature": temperature, "chunk_size": 4}
+        settings = {"temperature": temperature, "chunk_tokens": 8}
         return distillation_sums(**arrays, **tokens, weights=weights, **settings).loss
 
     logits = [

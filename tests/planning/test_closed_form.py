@@ -82,7 +82,7 @@ def test_the_compiled_step_costs_what_the_sizes_say(
     assert options.attention == "fused"
     student_options = model_options(mesh, "bfloat16", rematerialise)
     student = dataclasses.replace(SMALL, n_text_layer=2)
-    setup = Distillation(SMALL, student, options, student_options, shares_encoder=bool(frozen))
+    setup = Distillation(SMALL, student, 256, options, student_options, bool(frozen))
     objective = ObjectiveConfig(
         teacher_weight=ScheduleConfig("constant", init_value=1.0),
         self_weight=ScheduleConfig("constant", init_value=1.0),

@@ -42,7 +42,7 @@ def key_of_dropout(tiny, monkeypatch):
     monkeypatch.setattr(step, "_sums", draw)
     optimizer = optax.sgd(1.0)
     train_step = step.make_train_step(
-        step.Distillation(tiny.TEACHER, tiny.STUDENT, seed=SEED),
+        step.Distillation(tiny.TEACHER, tiny.STUDENT, chunk_tokens=8, seed=SEED),
         step.Phase(runs_teacher=False, runs_self=False),
         lambda _: Weights(1.0, 0.0, 0.0),
         optax.constant_schedule(1.0),

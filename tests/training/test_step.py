@@ -62,10 +62,10 @@ def shared(tiny):
     return Distillation(
         tiny.TEACHER,
         tiny.STUDENT,
+        chunk_tokens=16,
         temperature=2.0,
         self_begin=BEGIN,
         ema_decay=0.9,
-        chunk_tokens=16,
     )
 
 
@@ -77,6 +77,7 @@ def own(tiny):
     return Distillation(
         tiny.TEACHER,
         short,
+        chunk_tokens=256,
         student_options=ModelOptions(dropout=0.2, rematerialise="everything"),
         shares_encoder=False,
         adaptive=True,
@@ -206,6 +207,7 @@ def test_the_gradient_is_the_objectives_and_the_teacher_gets_none(
                     batch["labels"],
                     batch["label_mask"],
                     tiny_step.weights_at(BEGIN),
+                    chunk_tokens=256,
                     temperature=2.0,
                 ).loss
                 / count
