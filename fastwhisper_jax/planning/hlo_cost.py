@@ -87,25 +87,6 @@ def program_cost(program: Program) -> Cost:
     return _computation_cost(program, program.computations[program.entry])
 
 
-def costs_by_source(program: Program) -> list[tuple[str, Cost]]:
-    """The cost of every instruction by the operation of the model that it was compiled from."""
-    totals: dict[str, Cost] = {}
-
-    def visit(computation: Computation, times: int) -> None:
-        for instruction in computation.values():
-            if instruction.opcode == "while":
-                body = program.computations[instruction.attribute("body") or ""]
-                visit(body, times * trip_count(program, computation, instruction))
-                continue
-            cost = _instruction_cost(program, computation, instruction).times(times)
-            found = re.search(r'op_name="([^"]*)"', instruction.attributes)
-            source = f"{instruction.opcode} {found.group(1) if found else ''}"
-            totals[source] = totals.get(source, Cost()) + cost
-
-    visit(program.computations[program.entry], 1)
-    return sorted(totals.items(), key=lambda item: -item[1].hbm_bytes)
-
-
 def _computation_cost(program: Program, computation: Computation) -> Cost:
     costs = (_instruction_cost(program, computation, i) for i in computation.values())
     return sum(costs, Cost())
@@ -179,7 +160,7 @@ def _called(program: Program, at: Instruction, name: str) -> Computation:
 def _moved(program: Program, computation: Computation, at: Instruction) -> list[tuple[float, int]]:
     """(bytes, memory space) of everything that an instruction reads or writes."""
     opcode = at.opcode.removesuffix("-start")
-    if opcode == "custom-call" and at.attribute("custom_call_target") is None:
+    if opcode == "custom-call":
         target = re.search(r'custom_call_target="([^"]*)"', at.attributes)
         if target and target.group(1) in _FREE_CALLS:
             return []
@@ -201,7 +182,7 @@ def _moved(program: Program, computation: Computation, at: Instruction) -> list[
             for number, operand in enumerate(operands)
             for shape in operand.shapes
         ]
-        return reads + _written(program, fused, at)
+        return reads + _written(fused, at)
     results = at.shapes[-1:] if at.opcode.endswith("-start") else at.shapes
     arrays = [shape for operand in operands for shape in operand.shapes] + list(results)
     return [(shape.bytes, shape.memory_space) for shape in arrays]
@@ -230,16 +211,16 @@ def _read(program: Program, fused: Computation, number: int, shape: Shape) -> fl
     return min(total, shape.bytes)
 
 
-def _written(program: Program, fused: Computation, at: Instruction) -> list[tuple[float, int]]:
+def _written(fused: Computation, at: Instruction) -> list[tuple[float, int]]:
     root = next(i for i in fused.values() if i.is_root)
     parts = [fused[name] for name in root.operands] if root.opcode == "tuple" else [root]
     written = []
     for part, shape in zip(parts, at.shapes, strict=False):
-        written.append((_size_written(program, fused, part, shape), shape.memory_space))
+        written.append((_size_written(fused, part, shape), shape.memory_space))
     return written
 
 
-def _size_written(program: Program, fused: Computation, part: Instruction, shape: Shape) -> float:
+def _size_written(fused: Computation, part: Instruction, shape: Shape) -> float:
     while part.opcode in ("bitcast", "copy") and part.operands:
         part = fused[part.operands[0]]
     if part.opcode in _UPDATES:

@@ -1,6 +1,7 @@
 """Every parameter of every published Whisper has its place on the mesh."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.training.sharding import (
     batch_shards,
-    bytes_per_device,
     check_batch,
     check_tensor_axis,
     make_mesh,
@@ -48,6 +48,14 @@ def state_shapes(size):
         return init_state(*split_params(params, ()), optax.adamw(1e-3), keeps_self=True)
 
     return jax.eval_shape(make)
+
+
+def bytes_per_device(shapes, shardings):
+    """Bytes that a tree of shapes takes on each device under its shardings."""
+    sizes = jax.tree.map(
+        lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, shapes, shardings
+    )
+    return sum(jax.tree.leaves(sizes))
 
 
 def mesh_of(fsdp, tensor=1):
