@@ -137,13 +137,15 @@ def make_train_step(
             self_params=self_params if phase.runs_self else state.self_params,
         )
         one, none = jnp.ones(()), jnp.zeros(())
+        # Over the tokens of the updates that ran the term: a mean of 0 would say "no distance".
+        taught = sums.count if phase.runs_teacher else none
         metrics = {
             "loss": (sums.loss, sums.count),
             "ce": (sums.ce, sums.count),
-            # Over the tokens of the updates that ran the term: a mean of 0 would say "no distance".
-            "kl_teacher": (sums.kl_teacher, sums.count if phase.runs_teacher else none),
+            "kl_teacher": (sums.kl_teacher, taught),
             "kl_self": (sums.kl_self, sums.count if phase.runs_self else none),
             "accuracy": (sums.correct, sums.count),
+            "teacher_accuracy": (sums.teacher_correct, taught),
             "teacher_weight": (weights.teacher, one),
             "self_weight": (weights.self_teacher, one),
             "ce_weight": (weights.ce, one),

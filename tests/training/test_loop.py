@@ -29,6 +29,8 @@ LOGGED = {
     "ce",
     "kl_teacher",
     "kl_self",
+    "accuracy",
+    "teacher_accuracy",
     "teacher_weight",
     "self_weight",
     "ce_weight",
@@ -103,6 +105,7 @@ def test_metrics_hold_one_object_a_logged_step_with_every_field(tiny, whole):
     for row in whole.rows:
         assert LOGGED <= row.keys()
         terms = {"kl_teacher": row["teacher_weight"], "kl_self": row["self_weight"]}
+        terms["teacher_accuracy"] = row["teacher_weight"]
         not_run = {name for name, weight in terms.items() if weight == 0}
         assert {name for name, value in row.items() if value is None} == not_run
         assert all(math.isfinite(value) for value in row.values() if value is not None)

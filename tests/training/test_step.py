@@ -235,9 +235,11 @@ def test_cross_entropy_alone_equals_the_loss_by_hand(
     def logits(student, teacher):
         hidden = whisper.encode(teacher, tiny.TEACHER, batch["log_mel"], FLOAT32)
         states = whisper.decode(student, tiny.STUDENT, batch["input_ids"], hidden, FLOAT32)
-        return whisper.logits(student, states)
+        teacher_states = whisper.decode(teacher, tiny.TEACHER, batch["input_ids"], hidden, FLOAT32)
+        return whisper.logits(student, states), whisper.logits(teacher, teacher_states)
 
-    z = np.asarray(logits(student, shared_trainer.teacher), np.float64)
+    z, z_teacher = map(np.asarray, logits(student, shared_trainer.teacher))
+    z = z.astype(np.float64)
     log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
     of_label = np.take_along_axis(log_p, batch["labels"][..., None], axis=-1)[..., 0]
     mask = batch["label_mask"]
@@ -245,6 +247,8 @@ def test_cross_entropy_alone_equals_the_loss_by_hand(
     accuracy = ((z.argmax(-1) == batch["labels"]) * mask).sum() / mask.sum()
     np.testing.assert_allclose([row["loss"], row["ce"]], ce, rtol=1e-5)
     np.testing.assert_allclose(row["accuracy"], accuracy, rtol=1e-6)
+    agreed = ((z_teacher.argmax(-1) == batch["labels"]) * mask).sum() / mask.sum()
+    np.testing.assert_allclose(row["teacher_accuracy"], agreed, rtol=1e-6)
 
     evaluate = jax.jit(make_eval_step(shared, shared_trainer.mesh))
     placed = put_batch(batch, shared_trainer.mesh)
