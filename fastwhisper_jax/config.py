@@ -185,7 +185,8 @@ class TrainingConfig:
 
     Attributes:
         global_batch_size: utterances an update, over all devices and micro-batches.
-        accumulation_steps: micro-batches an update is computed in; changes memory, not the result.
+        accumulation_steps: micro-batches an update is computed in; changes memory and, where
+            dropout is 0, not the result.
         epochs: length of the run in passes over the data, unless `steps` gives it in updates.
         steps: see epochs.
         seed: of the order of the data, dropout and SpecAugment.

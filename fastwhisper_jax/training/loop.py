@@ -129,8 +129,8 @@ def train(
                 saves = _is_due(done, settings.save_every) or is_last or stops
                 evaluates = _is_due(done, settings.eval_every) or is_last
                 row: dict[str, float] = {}
-                # A checkpoint ends a window of metrics, so that a resumed run logs the same rows,
-                # and what is saved was found finite.
+                # A checkpoint ends a window of metrics, so that a resumed run logs the same rows
+                # (but for the one that a stop adds), and what is saved was found finite.
                 if _is_due(done, settings.log_every) or saves or evaluates:
                     row = window.reduce(done, settings.global_batch_size)
                     row |= evaluate(state) if evaluates else {}

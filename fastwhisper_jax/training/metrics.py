@@ -67,8 +67,8 @@ class MetricsLog:
     Args:
         run_dir: Gets metrics.jsonl and tensorboard/; in an object store numbered parts, metrics/.
         resumed_step: The checkpoint that the run goes on from: what was logged after it is dropped,
-            so that the rows of a resumed run are those of an uninterrupted one. None for a new run:
-            it starts empty.
+            so that the rows of a resumed run are those of an uninterrupted one, but for those on
+            both sides of a stop between two rows. None for a new run: it starts empty.
     """
 
     def __init__(self, run_dir: Path, resumed_step: int | None = None) -> None:

@@ -89,8 +89,9 @@ def make_train_step(
         teacher_states (B, T, D) where the teacher's decoder was run before;
         input_ids (B, T), labels (B, T) int32; label_mask (B, T) float32, 1 for target tokens.
 
-    The loss is the sum over the target tokens of the global batch over their count, so
-    accumulation and sharding change no result. Metrics are pairs (sum, count); a term that the
+    The loss is the sum over the target tokens of the global batch over their count, so sharding
+    changes no result, nor does accumulation where dropout is 0: with dropout, every micro-batch
+    draws its own masks. Metrics are pairs (sum, count); a term that the
     phase does not run counts no token.
 
     Args:
