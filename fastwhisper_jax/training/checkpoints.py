@@ -224,15 +224,27 @@ class Checkpoints:
 
     def _insist_on(self, step: int) -> None:
         self.wait()
-        steps = self.steps()
-        if step not in steps:
-            have = ", ".join(map(str, steps)) or "none"
-            raise InputError(f"no checkpoint of step {step} in {self.directory}; it has: {have}")
-        if damage := self._damage(step):
+        seen: list[str] = []
+        found = _from_first(self._look_at(step, seen) if jax.process_index() == 0 else 0)
+        what = "; ".join(seen) or "see process 0"
+        if found == _NOTHING:
+            raise InputError(f"no checkpoint of step {step} in {self.directory}; it has: {what}")
+        if found == _DAMAGED:
             raise IntegrityError(
-                f"checkpoint {self.directory / str(step)} is damaged: {damage}; choose another "
+                f"checkpoint {self.directory / str(step)} is damaged: {what}; choose another "
                 "step, or name none to use the newest good one"
             )
+
+    def _look_at(self, step: int, seen: list[str]) -> int:
+        steps = self.steps()
+        if step not in steps:
+            seen.append(", ".join(map(str, steps)) or "none")
+            return _NOTHING
+        damage = self._damage(step)
+        if damage is None:
+            return step
+        seen.append(damage)
+        return _DAMAGED
 
     def _damage(self, step: int) -> str | None:
         """What is wrong with the files of a step; None if nothing."""

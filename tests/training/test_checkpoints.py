@@ -1,5 +1,6 @@
 """A checkpoint comes back bit for bit, or it is passed over for an older one."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from fastwhisper_jax.errors import InputError, IntegrityError
+from fastwhisper_jax.training import checkpoints as module
 from fastwhisper_jax.training.checkpoints import Checkpoints
 from fastwhisper_jax.training.named_leaves import named_leaves
 
@@ -198,6 +200,18 @@ def test_a_step_asked_for_is_that_step_or_an_error(saved):
             checkpoints.restore(make_state(0), step=1)
         with pytest.raises(InputError, match=r"no checkpoint of step 7 .* it has: 1, 2"):
             checkpoints.restore(make_state(0), step=7)
+
+
+@pytest.mark.parametrize(("found", "error"), [(1, None), (-1, InputError), (-2, IntegrityError)])
+def test_what_process_0_found_of_a_step_holds_for_all(saved, monkeypatch, found, error):
+    """Another process looks at nothing itself: it might see something else, and end alone."""
+    with Checkpoints(saved) as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(module, "_from_first", lambda _: found)
+        patch.setattr(module.digests, "damage", lambda _: pytest.fail("was hashed"))
+        patch.setattr(checkpoints, "steps", lambda: pytest.fail("was listed"))
+        patch.setattr(jax, "process_index", lambda: 1)
+        with pytest.raises(error, match="see process 0") if error else contextlib.nullcontext():
+            checkpoints._insist_on(1)
 
 
 def test_going_back_replaces_the_damaged_and_the_later(saved):
