@@ -108,8 +108,8 @@ def askd_losses(
         labels: (...), integers in [0, V).
         weights: c, a, m.
         temperature: above 0.
-        adaptive: where the teacher's best token is not the label, a is given to CE. This does
-            nothing where the labels are the same teacher's greedy transcript.
+        adaptive: where the label is not the teacher's best token, or one of equals, a is given to
+            CE. This does nothing where the labels are the same teacher's greedy transcript.
 
     Returns:
         (...), float32.
@@ -119,7 +119,8 @@ def askd_losses(
     loss = jnp.zeros(labels.shape, jnp.float32)
     if teacher_logits is not None:
         if adaptive:
-            is_right = jnp.argmax(teacher_logits, axis=-1) == labels
+            label_logits = jnp.take_along_axis(teacher_logits, labels[..., None], axis=-1)[..., 0]
+            is_right = label_logits >= jnp.max(teacher_logits, axis=-1)
             ce_weight = ce_weight + jnp.where(is_right, 0.0, teacher_weight)
             teacher_weight = jnp.where(is_right, teacher_weight, 0.0)
         teacher_kl = kl_divergence(log_predictions, _soft_targets(teacher_logits, temperature))

@@ -45,8 +45,8 @@ class Sums:
         ce: cross-entropy with the labels.
         kl_teacher: squared temperature x divergence from the teacher; 0 without one.
         kl_self: squared temperature x divergence from the earlier self; 0 without one.
-        correct: tokens for which the label is the student's best token.
-        teacher_correct: tokens for which the label is the teacher's best token; 0 without one.
+        correct: tokens for which the label is the student's best token (or one of equals).
+        teacher_correct: the same of the teacher; 0 without one.
         count: tokens.
     """
 

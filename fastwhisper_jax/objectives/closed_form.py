@@ -22,7 +22,7 @@ class TokenLosses(NamedTuple):
         kl_teacher: squared temperature x divergence from the teacher; 0 without one.
         kl_self: squared temperature x divergence from the earlier self; 0 without one.
         correct: 1 where the label is the student's best token (or one of equals).
-        teacher_correct: 1 where the label is the teacher's best token; 0 without one.
+        teacher_correct: the same of the teacher; 0 without one.
     """
 
     loss: jax.Array

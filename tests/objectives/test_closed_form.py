@@ -68,6 +68,18 @@ def test_gradient_is_what_differentiating_the_definition_gives(temperature):
     np.testing.assert_allclose(gradient, expected, atol=2e-6)
 
 
+def test_a_label_that_is_one_of_the_teachers_equal_best_tokens_keeps_the_teacher():
+    """Whichever of them it is: in the definition, and as it is computed."""
+    student, teacher = _logits(3), _logits(4).at[..., 2:4].set(100.0)
+    settings = {"temperature": 2.0, "adaptive": True}
+    for best in (2, 3):
+        labels = jnp.full((3, 4), best, jnp.int32)
+        losses, _ = losses_and_gradient(student, teacher, None, labels, WEIGHTS, **settings)
+        expected = askd_losses(student, teacher, None, labels, WEIGHTS, **settings)
+        assert np.all(losses.teacher_correct == 1.0)
+        np.testing.assert_allclose(losses.loss, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_divergence_from_an_equal_student_is_exactly_zero_and_pulls_nowhere(temperature):
     logits = _logits(6, vocabulary=51865)
