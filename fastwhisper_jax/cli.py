@@ -53,7 +53,9 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    from fastwhisper_jax.files import printable
+
+    print(printable(line), flush=True)
 
 
 def _dispatch(arguments: Sequence[str]) -> int:

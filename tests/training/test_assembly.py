@@ -13,7 +13,7 @@ from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.models.student import student_params
 from fastwhisper_jax.training.assembly import Models, abstract_state, first_state, languages
 from fastwhisper_jax.training.plan import make_plan
-from fastwhisper_jax.training.sharding import bytes_per_device, make_mesh, tree_shardings
+from fastwhisper_jax.training.sharding import make_mesh, tree_shardings
 
 
 @pytest.fixture
@@ -34,7 +34,9 @@ def begin(tiny):
     return begin
 
 
-def test_a_device_holds_its_part_of_the_teacher_and_of_the_state_and_nothing_else(begin):
+def test_a_device_holds_its_part_of_the_teacher_and_of_the_state_and_nothing_else(
+    begin, bytes_per_device
+):
     gc.collect()
     before = {id(array) for array in jax.live_arrays()}
     mesh = make_mesh(1, 8)

@@ -1,7 +1,6 @@
 """Every parameter of every published Whisper has its place on the mesh."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -50,21 +49,15 @@ def state_shapes(size):
     return jax.eval_shape(make)
 
 
-def bytes_per_device(shapes, shardings):
-    """Bytes that a tree of shapes takes on each device under its shardings."""
-    sizes = jax.tree.map(
-        lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, shapes, shardings
-    )
-    return sum(jax.tree.leaves(sizes))
-
-
 def mesh_of(fsdp, tensor=1):
     return make_mesh(-1, fsdp, tensor)
 
 
 @pytest.mark.parametrize(("fsdp", "tensor"), [(1, 1), (2, 1), (4, 1), (8, 1), (4, 2), (1, 2)])
 @pytest.mark.parametrize("size", PUBLISHED)
-def test_every_leaf_of_every_published_size_is_placed_and_divides(size, fsdp, tensor):
+def test_every_leaf_of_every_published_size_is_placed_and_divides(
+    size, fsdp, tensor, bytes_per_device
+):
     shapes = state_shapes(size)
     shardings = tree_shardings(shapes, mesh_of(fsdp, tensor))
     assert jax.tree.structure(shardings) == jax.tree.structure(shapes)
