@@ -18,6 +18,23 @@ from fastwhisper_jax.recipe import fields, from_json, to_json
 
 CONFIG = "config.json"
 
+# How a run is computed, watched and kept, and nothing of what it learns (but for the order in which
+# devices add up): a run may go on with others of these.
+MAY_CHANGE = frozenset(
+    {
+        "student.rematerialise",
+        "data.threads",
+        "training.log_every",
+        "training.eval_every",
+        "training.save_every",
+        "training.keep_checkpoints",
+        "training.eval_batch_size",
+        "mesh.data",
+        "mesh.fsdp",
+        "mesh.tensor",
+    }
+)
+
 
 def resolved(config: Config) -> Config:
     """The config with the absolute path of every file and folder that it names.
@@ -81,6 +98,8 @@ def holds_run(run_dir: Path) -> bool:
 def check_run_dir(run_dir: Path, config: Config) -> None:
     """Checks that a run of this config can begin or go on in a folder; writes nothing.
 
+    It goes on with another mesh, and with whatever else is in MAY_CHANGE.
+
     Raises:
         InputError: another config's run, somebody's other files, or a folder that is not writable.
     """
@@ -91,7 +110,7 @@ def check_run_dir(run_dir: Path, config: Config) -> None:
         changed = [
             f"{name}={now!r} (was {before!r})"
             for (name, _, before), (_, _, now) in pairs
-            if repr(before) != repr(now)
+            if repr(before) != repr(now) and name not in MAY_CHANGE
         ]
         if changed:
             raise InputError(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -67,8 +68,8 @@ def folder(tmp_path_factory) -> Path:
 def train(fastwhisper, tiny_recipe, tiny_manifest, folder):
     """Trains in a folder of this name; all of them share an encoder cache."""
 
-    def train(name, evaluates=False):
-        options = ["--data.encoder_cache", folder / "cache"]
+    def train(name, *more, evaluates=False):
+        options = ["--data.encoder_cache", folder / "cache", *more]
         options += ["--data.eval", tiny_manifest] if evaluates else []
         return fastwhisper("train", tiny_recipe, "--run-dir", folder / name, *options)
 
@@ -187,6 +188,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(fastwhisper, resumed, whole, 
     assert ours.keys() == theirs.keys()
     for name, leaf in ours.items():
         np.testing.assert_array_equal(leaf, theirs[name])
+
+
+def test_a_run_goes_on_over_another_mesh_and_logs_as_it_is_then_told(train, whole, folder):
+    run_dir = folder / "moved"
+    shutil.copytree(whole[0], run_dir)
+    shutil.rmtree(run_dir / "checkpoints" / str(STEPS))
+    done = train(
+        "moved", "--mesh.fsdp", 4, "--mesh.tensor", 2, "--training.log_every", 2, evaluates=True
+    )
+    assert done.code == 0, done.err
+    before, after = (rows(run / "metrics.jsonl") for run in (whole[0], run_dir))
+    assert [row["step"] for row in after] == [1, 2, 3, 4, 6, 8]
+    assert after[:4] == before[:4]
+    losses = [row["loss"] for row in before]
+    expected = [(losses[4] + losses[5]) / 2, (losses[6] + losses[7]) / 2]
+    np.testing.assert_allclose([row["loss"] for row in after[4:]], expected, rtol=1e-4)
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["mesh"] == {"data": -1, "fsdp": 4, "tensor": 2}
+    refused = train("moved", "--optimizer.learning_rate", 1, evaluates=True)
+    assert refused.code == 2 and "holds a run of another config: optimizer." in refused.err
 
 
 def test_a_finished_run_is_left_as_it_is(train, whole):
