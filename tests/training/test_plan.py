@@ -128,7 +128,7 @@ def test_an_earlier_self_is_kept_where_an_update_of_the_run_learns_from_it(
     plan = plan_of(config.objective)
     assert (plan.teacher_end > 0) == plan.keeps_self == is_ever_positive
     mesh = tiny.make_mesh_of_one()
-    state = abstract_state(config, tiny.random_params(tiny.STUDENT), plan, mesh)
+    state = abstract_state(config, tiny.random_params(tiny.STUDENT), True, plan, mesh)
     assert (state.self_params is not None) == is_ever_positive
 
 
