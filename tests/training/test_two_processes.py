@@ -217,7 +217,9 @@ def test_process_0_alone_writes_and_speaks(whole):
     run_dir, (first, second) = whole
     assert len(list((run_dir / "tensorboard").iterdir())) == 1
     assert "mesh data 2 x fsdp 4" in first.out and "done; export" in first.out
-    said = [line for line in second.out.splitlines() if not line.startswith("[Gloo]")]
+    # Gloo's threads write into each other's lines.
+    gloo = ("[Gloo]", "peer ranks")
+    said = [line for line in second.out.splitlines() if not any(word in line for word in gloo)]
     assert (said, second.err) == ([], "")
 
 
