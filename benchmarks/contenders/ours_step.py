@@ -18,7 +18,7 @@ import numpy as np
 from contenders.report import print_times
 from jax.sharding import Mesh
 
-from fastwhisper_jax.commands.models import Pair, load_pair, place_params
+from fastwhisper_jax.commands.models import Pair, load_pair, place_models
 from fastwhisper_jax.config import (
     Config,
     ObjectiveConfig,
@@ -34,7 +34,6 @@ from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.data.tokens import UtteranceTokens
 from fastwhisper_jax.training.array_store import ArrayStore
 from fastwhisper_jax.training.assembly import (
-    Models,
     abstract_state,
     first_state,
     make_distillation,
@@ -117,15 +116,8 @@ def cached_batches(
 
 def make_consumer(config: Config, pair: Pair, mesh: Mesh) -> Callable[[Batch], None]:
     """The run's own train step, closed over its state; waits for the update to be done."""
-    teacher_params = place_params(pair.teacher.params, config.teacher.dtype, mesh)
     plan = make_plan(config.objective, config.optimizer, total_steps=1000)
-    models = Models(
-        teacher_dims=pair.teacher.dims,
-        teacher_params=teacher_params,
-        student_dims=pair.student_dims,
-        student_params=pair.student_params,
-        shares_encoder=pair.shares_encoder,
-    )
+    models = place_models(pair, config.teacher.dtype, mesh)
     setup = make_distillation(config, models, plan, mesh)
     shapes = abstract_state(config, pair.student_params, pair.shares_encoder, plan, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
@@ -135,7 +127,7 @@ def make_consumer(config: Config, pair: Pair, mesh: Mesh) -> Callable[[Batch], N
 
     def consume(batch: Batch) -> None:
         nonlocal state
-        state, metrics = train_step(next(steps), state, teacher_params, batch)
+        state, metrics = train_step(next(steps), state, models.teacher_params, batch)
         jax.block_until_ready((state, metrics))
 
     return consume

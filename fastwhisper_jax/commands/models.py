@@ -15,6 +15,7 @@ from fastwhisper_jax.files import path_of
 from fastwhisper_jax.interop.load import LoadedModel, load_model, resolve_model
 from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.models.student import kept_layers, student_dimensions, student_params
+from fastwhisper_jax.training.assembly import Models
 from fastwhisper_jax.training.sharding import put_array, tree_shardings
 
 
@@ -128,4 +129,15 @@ def place_params(params: dict[str, Any], dtype: str, mesh: Mesh) -> dict[str, An
         lambda x, sharding: put_array(np.asarray(x, jnp.dtype(dtype)), sharding),
         params,
         tree_shardings(params, mesh),
+    )
+
+
+def place_models(pair: Pair, dtype: str, mesh: Mesh) -> Models:
+    """What a run trains with: the teacher in its dtype on the mesh, the student on the host."""
+    return Models(
+        teacher_dims=pair.teacher.dims,
+        teacher_params=place_params(pair.teacher.params, dtype, mesh),
+        student_dims=pair.student_dims,
+        student_params=pair.student_params,
+        shares_encoder=pair.shares_encoder,
     )

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from fastwhisper_jax.commands.caching import with_caches
-from fastwhisper_jax.commands.models import Pair, load_pair, place_params
+from fastwhisper_jax.commands.models import Pair, load_pair, place_models
 from fastwhisper_jax.commands.run_directory import (
     check_run_dir,
     check_writable,
@@ -36,7 +36,6 @@ from fastwhisper_jax.interop.names import parameter_count
 from fastwhisper_jax.recipe import to_json
 from fastwhisper_jax.training.array_store import params_digest
 from fastwhisper_jax.training.assembly import (
-    Models,
     RunData,
     abstract_state,
     fingerprint,
@@ -110,20 +109,13 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
         f"{jax.devices()[0].platform} device(s), mesh {_shape(mesh)}; run directory {run_dir}"
     )
 
-    teacher_params = place_params(pair.teacher.params, config.teacher.dtype, mesh)
-    models = Models(
-        teacher_dims=pair.teacher.dims,
-        teacher_params=teacher_params,
-        student_dims=pair.student_dims,
-        student_params=pair.student_params,
-        shares_encoder=pair.shares_encoder,
-    )
+    models = place_models(pair, config.teacher.dtype, mesh)
     end_of_text = decoding_rules(pair.teacher.generation_config).end_of_text
     load_audio = functools.partial(audio_inputs, samples=pair.teacher.dims.n_samples)
     data = RunData(train_corpus, eval_corpus, load_audio, load_audio, end_of_text)
     if config.data.encoder_cache is not None:
         runs_teacher = plan.teacher_end > 0
-        data = with_caches(config, pair.teacher, teacher_params, data, mesh, runs_teacher)
+        data = with_caches(config, pair.teacher, models.teacher_params, data, mesh, runs_teacher)
     score = None
     if eval_corpus is not None:
         score = _make_score(config, pair, eval_corpus, data.load_eval_inputs, tokenizer, mesh)
