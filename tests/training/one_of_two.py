@@ -52,5 +52,13 @@ def main(seen, harm, *arguments):
     return cli.main(arguments)
 
 
+def keep_what_python_prints():
+    sys.stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
 if __name__ == "__main__":
+    keep_what_python_prints()
     sys.exit(main(*sys.argv[1:]))
