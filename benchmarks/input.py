@@ -94,7 +94,7 @@ def main() -> None:
     pause = 2 * pipeline_seconds / len(plans)
     waits, _ = timed(feed(plans), lambda batch: time.sleep(pause))
     later = waits[2:]  # the first ones find an empty pipeline
-    _, works = timed(feed(plans[: options.steps + 1]), make_consumer(config, pair, mesh))
+    _, works = timed(feed(plans[: options.steps + 1]), make_consumer(config, mesh))
     step_seconds = statistics.median(works[1:])
     mean_audio = sum(map(audio_seconds, plans)) / len(plans)
     consumed = mean_audio / step_seconds

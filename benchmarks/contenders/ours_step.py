@@ -18,7 +18,8 @@ import numpy as np
 from contenders.report import print_times
 from jax.sharding import Mesh
 
-from fastwhisper_jax.commands.models import Pair, load_pair, place_models
+from fastwhisper_jax.commands.models import load_pair, place_models
+from fastwhisper_jax.commands.plan_shapes import model_dimensions
 from fastwhisper_jax.config import (
     Config,
     ObjectiveConfig,
@@ -32,6 +33,7 @@ from fastwhisper_jax.data.batches import BatchPlan, UtteranceSize
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.data.tokens import UtteranceTokens
+from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.training.array_store import ArrayStore
 from fastwhisper_jax.training.assembly import (
     abstract_state,
@@ -61,10 +63,9 @@ def recipe(model: str, mode: str, batch_size: int) -> Config:
     )
 
 
-def random_batch(pair: Pair, batch_size: int, length: int) -> dict[str, np.ndarray]:
+def random_batch(dims: ModelDimensions, batch_size: int, length: int) -> dict[str, np.ndarray]:
     """Noise of the right shapes; every position is a target."""
     rng = np.random.default_rng(0)
-    dims = pair.teacher.dims
     shape = (batch_size, length)
     return {
         "log_mel": rng.standard_normal((batch_size, dims.n_frames, dims.n_mels), dtype=np.float32),
@@ -75,11 +76,10 @@ def random_batch(pair: Pair, batch_size: int, length: int) -> dict[str, np.ndarr
 
 
 def cached_batches(
-    pair: Pair, batch_size: int, length: int, steps: int, folder: Path, mesh: Mesh
+    dims: ModelDimensions, batch_size: int, length: int, steps: int, folder: Path, mesh: Mesh
 ) -> Iterator[Batch]:
     """The run's reading path over a full cache: noise in its shapes, one array an utterance."""
     rng = np.random.default_rng(0)
-    dims = pair.teacher.dims
     utterances = tuple(
         Utterance(id=f"{i}", audio=f"{i}.wav", text="", language="en", offset=0.0, duration=30.0)
         for i in range(2 * batch_size)
@@ -114,14 +114,15 @@ def cached_batches(
     )
 
 
-def make_consumer(config: Config, pair: Pair, mesh: Mesh) -> Callable[[Batch], None]:
+def make_consumer(config: Config, mesh: Mesh) -> Callable[[Batch], None]:
     """The run's own train step, closed over its state; waits for the update to be done."""
     plan = make_plan(config.objective, config.optimizer, total_steps=1000)
+    pair = load_pair(config)
     models = place_models(pair, config.teacher.dtype, mesh)
     setup = make_distillation(config, models, plan, mesh)
-    shapes = abstract_state(config, pair.student_params, pair.shares_encoder, plan, mesh)
+    shapes = abstract_state(config, models.student_params, models.shares_encoder, plan, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
-    state = first_state(config, models, plan, shardings)
+    state = first_state(config, pair.student_params, models.shares_encoder, plan, shardings)
     train_step = PhasedStep(setup, plan, shardings, mesh)
     steps = itertools.count()
 
@@ -135,14 +136,13 @@ def make_consumer(config: Config, pair: Pair, mesh: Mesh) -> Callable[[Batch], N
 
 def main(model: str, mode: str, batch_size: int, length: int, steps: int) -> None:
     config = recipe(model, mode, batch_size)
-    pair = load_pair(config)
     mesh = make_mesh(-1, 1)
-    update = make_consumer(config, pair, mesh)
+    update, dims = make_consumer(config, mesh), model_dimensions(model)
     with tempfile.TemporaryDirectory() as folder:
         if mode == "cached":
-            batches = cached_batches(pair, batch_size, length, steps + 1, Path(folder), mesh)
+            batches = cached_batches(dims, batch_size, length, steps + 1, Path(folder), mesh)
         else:
-            batch = put_batch(random_batch(pair, batch_size, length), mesh)
+            batch = put_batch(random_batch(dims, batch_size, length), mesh)
             batches = iter([batch] * (steps + 1))
         seconds = []
         for _ in range(steps + 1):

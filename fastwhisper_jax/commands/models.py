@@ -133,11 +133,13 @@ def place_params(params: dict[str, Any], dtype: str, mesh: Mesh) -> dict[str, An
 
 
 def place_models(pair: Pair, dtype: str, mesh: Mesh) -> Models:
-    """What a run trains with: the teacher in its dtype on the mesh, the student on the host."""
+    """What a run trains with: the teacher in its dtype on the mesh, the student's shapes."""
     return Models(
         teacher_dims=pair.teacher.dims,
         teacher_params=place_params(pair.teacher.params, dtype, mesh),
         student_dims=pair.student_dims,
-        student_params=pair.student_params,
+        student_params=jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), pair.student_params
+        ),
         shares_encoder=pair.shares_encoder,
     )

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -26,6 +26,7 @@ from fastwhisper_jax.commands.scoring import (
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.corpus import Corpus, read_corpus
 from fastwhisper_jax.data.loader import LoadInputs, audio_inputs
+from fastwhisper_jax.data.schedule import BatchSchedule
 from fastwhisper_jax.data.timestamps import check_timestamps
 from fastwhisper_jax.data.tokens import load_tokenizer
 from fastwhisper_jax.errors import InputError
@@ -36,7 +37,9 @@ from fastwhisper_jax.interop.names import parameter_count
 from fastwhisper_jax.recipe import to_json
 from fastwhisper_jax.training.array_store import params_digest
 from fastwhisper_jax.training.assembly import (
+    Models,
     RunData,
+    Score,
     abstract_state,
     fingerprint,
     make_batch_schedule,
@@ -68,6 +71,24 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     if jax.process_index() != 0:
         say = _say_nothing
     config = resolved(config)
+    parts = _prepare(config, run_dir, say)
+    # The models that were read to be checked are let go by now: they may be most of the memory.
+    train(config, run_dir, load_student=lambda: load_pair(config).student_params, **parts._asdict())
+    say(f"done; export the student with: fastwhisper export {run_dir} --out DIR")
+
+
+class _Parts(NamedTuple):
+    """What `train` takes beside the recipe."""
+
+    models: Models
+    data: RunData
+    schedule: BatchSchedule
+    mesh: Mesh
+    score: Score | None
+
+
+def _prepare(config: Config, run_dir: Path, say: Say) -> _Parts:
+    """Reads and checks everything, and begins the run directory."""
     check_run_dir(run_dir, config)
     if config.data.encoder_cache is not None:
         check_writable("data.encoder_cache", path_of(config.data.encoder_cache))
@@ -120,8 +141,7 @@ def run(config: Config, run_dir: Path, say: Say) -> None:
     if eval_corpus is not None:
         score = _make_score(config, pair, eval_corpus, data.load_eval_inputs, tokenizer, mesh)
     _begin(config, run_dir, pair, data)
-    train(config, run_dir, models, data, schedule, mesh, score)
-    say(f"done; export the student with: fastwhisper export {run_dir} --out DIR")
+    return _Parts(models, data, schedule, mesh, score)
 
 
 def _begin(config: Config, run_dir: Path, pair: Pair, data: RunData) -> None:

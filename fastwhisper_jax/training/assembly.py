@@ -32,8 +32,7 @@ class Models:
     Attributes:
         teacher_dims, student_dims: sizes.
         teacher_params: on the mesh, in the teacher's dtype.
-        student_params: the student before its first update, float32, on the host; the encoder is
-            not read where it is shared.
+        student_params: shapes and dtypes of the student's parameters.
         shares_encoder: the student's encoder is the teacher's, frozen: it is run once for both.
     """
 
@@ -117,7 +116,7 @@ def jitted_step(
 def abstract_state(
     config: Config, student_params: dict[str, Any], shares_encoder: bool, plan: RunPlan, mesh: Mesh
 ) -> TrainState:
-    """Shapes, dtypes and shardings of the run's state; `student_params` may be shapes."""
+    """Shapes, dtypes and shardings of the run's state; `student_params` may be shapes too."""
     parts = _own_params(config, student_params, shares_encoder)
     shapes = jax.eval_shape(lambda p, f: init_state(p, f, plan.optimizer, plan.keeps_self), *parts)
     return jax.tree.map(
@@ -127,9 +126,23 @@ def abstract_state(
     )
 
 
-def first_state(config: Config, models: Models, plan: RunPlan, shardings: TrainState) -> TrainState:
-    """The state before the first update, on the mesh."""
-    parts = _own_params(config, models.student_params, models.shares_encoder)
+def first_state(
+    config: Config,
+    student_params: dict[str, Any],
+    shares_encoder: bool,
+    plan: RunPlan,
+    shardings: TrainState,
+) -> TrainState:
+    """The state before the first update, on the mesh.
+
+    Args:
+        config: the recipe.
+        student_params: float32, on the host; the encoder is not read where it is shared.
+        shares_encoder: as of `Models`.
+        plan: of the run.
+        shardings: of the state.
+    """
+    parts = _own_params(config, student_params, shares_encoder)
     init = jax.jit(
         lambda p, f: init_state(p, f, plan.optimizer, plan.keeps_self),
         donate_argnums=(0, 1),

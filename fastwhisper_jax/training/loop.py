@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -47,6 +48,7 @@ def train(
     config: Config,
     run_dir: Path,
     models: Models,
+    load_student: Callable[[], dict[str, Any]],
     data: RunData,
     schedule: BatchSchedule,
     mesh: Mesh,
@@ -58,6 +60,8 @@ def train(
         config: the recipe.
         run_dir: gets metrics.jsonl, tensorboard/ and checkpoints/.
         models: teacher and student.
+        load_student: the student before its first update, float32, on the host; it is not called
+            where there is a checkpoint to go on from, and what it returns is not kept.
         data: what to read.
         schedule: of all its batches, see `assembly.make_batch_schedule`.
         mesh: where to run.
@@ -90,7 +94,8 @@ def train(
     with Checkpoints(run_dir / CHECKPOINTS, settings.keep_checkpoints) as checkpoints:
         restored = checkpoints.restore(shapes)
         if restored is None:
-            state, start = first_state(config, models, plan, shardings), 0
+            state = first_state(config, load_student(), models.shares_encoder, plan, shardings)
+            start = 0
         else:
             state, start = restored.state, restored.step
             if restored.metadata["train_data"] != metadata["train_data"]:

@@ -1,10 +1,13 @@
 """Training and planning make the same pair of models of a recipe."""
 
 import dataclasses
+import gc
+import weakref
 
 import jax
 import pytest
 
+from fastwhisper_jax.commands import train
 from fastwhisper_jax.commands.models import cut_student, load_pair
 from fastwhisper_jax.commands.plan_shapes import model_shapes
 from fastwhisper_jax.config import Config, DataConfig, StudentConfig, TeacherConfig
@@ -119,3 +122,26 @@ def test_a_student_of_the_teachers_own_folder_is_the_teachers(tiny_teacher):
     student = StudentConfig(path=f"{tiny_teacher}/", encoder_layers=1, context_seconds=30.0)
     pair = both(Config(teacher=teacher, student=student))
     assert pair.shares_encoder and pair.origin == pair.teacher.folder
+
+
+def test_no_model_is_left_on_the_host_when_training_begins(
+    fastwhisper, tiny_recipe, tmp_path, monkeypatch
+):
+    loaded, begun = [], []
+
+    def load_and_note(config):
+        pair = load_pair(config)
+        loaded.extend(map(weakref.ref, (pair, pair.teacher)))
+        return pair
+
+    def begin(*args, load_student, **named):
+        gc.collect()
+        assert loaded and not any(reference() for reference in loaded)
+        begun.append(load_student())
+
+    monkeypatch.setattr(train, "load_pair", load_and_note)
+    monkeypatch.setattr(train, "train", begin)
+    done = fastwhisper("train", tiny_recipe, "--run-dir", tmp_path / "run")
+    assert done.code == 0, done.err
+    (student,) = begun
+    assert student.keys() == {"encoder", "decoder"}

@@ -11,7 +11,7 @@ from fastwhisper_jax.commands.models import place_params
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.models.student import student_params
-from fastwhisper_jax.training.assembly import Models, abstract_state, first_state, languages
+from fastwhisper_jax.training.assembly import abstract_state, first_state, languages
 from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.sharding import make_mesh, tree_shardings
 
@@ -28,8 +28,7 @@ def begin(tiny):
         shapes = abstract_state(config, student, True, plan, mesh)
         shardings = jax.tree.map(lambda x: x.sharding, shapes)
         placed = place_params(teacher, "float32", mesh)
-        models = Models(tiny.TEACHER, placed, tiny.STUDENT, student, True)
-        return student, placed, first_state(config, models, plan, shardings)
+        return student, placed, first_state(config, student, True, plan, shardings)
 
     return begin
 

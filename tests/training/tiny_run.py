@@ -148,7 +148,7 @@ def run(config, run_dir, corpus, data=None, score=None):
     models = Models(TEACHER, place_params(teacher, "float32", mesh), STUDENT, student, True)
     data = make_data(config, corpus, mesh, score is not None) if data is None else data
     schedule = make_batch_schedule(config, data.train, STUDENT.context_seconds)
-    return loop.train(config, Path(run_dir), models, data, schedule, mesh, score)
+    return loop.train(config, Path(run_dir), models, lambda: student, data, schedule, mesh, score)
 
 
 class SlowLog(loop.MetricsLog):
