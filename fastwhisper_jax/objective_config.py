@@ -76,7 +76,7 @@ class ObjectiveConfig:
     self_teacher: Literal["ema", "snapshot"] = "ema"
     ema_decay: float = 0.999
     snapshot_steps: int = 1000
-    chunk_tokens: int = 512
+    chunk_tokens: int = 256
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -26,6 +26,18 @@ class _Settings(NamedTuple):
     token_axis: str | None
     width_axes: tuple[str, ...]
 
+    def without_axes_of_one(self) -> "_Settings":
+        """The same with the axes that divide something: the others' sums would be copies."""
+        if self.mesh is None:
+            return self
+        divide = [axis for axis, size in self.mesh.shape.items() if size > 1]
+        reduced = self._replace(
+            batch_axes=tuple(axis for axis in self.batch_axes if axis in divide),
+            token_axis=self.token_axis if self.token_axis in divide else None,
+            width_axes=tuple(axis for axis in self.width_axes if axis in divide),
+        )
+        return reduced if reduced.mesh_axes else reduced._replace(mesh=None)
+
     @property
     def token_axes(self) -> tuple[str, ...]:
         """The token axis, if there is one."""
@@ -99,7 +111,7 @@ def distillation_sums(
     )
     _check_shapes(student, targets)
     _check_settings(settings, *labels.shape)
-    return _sums(settings, student_states, student_embedding, targets)
+    return _sums(settings.without_axes_of_one(), student_states, student_embedding, targets)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -156,7 +168,7 @@ def _reduce(
     )
     if settings.mesh is not None:
         # Specs stand where the arrays do, hence Any.
-        tokens: Any = PartitionSpec(settings.batch_axes, settings.token_axis)
+        tokens: Any = PartitionSpec(settings.batch_axes or None, settings.token_axis)
         replicated: Any = PartitionSpec()
         source = Source(tokens, replicated)
         target_specs = Targets(

@@ -34,12 +34,20 @@ class TokenLosses(NamedTuple):
 
 
 class _Softmax(NamedTuple):
-    """A distribution: logits (..., V); their greatest, the label's, and log sum exp, each (...)."""
+    """softmax(logits / t): the logits (..., V), never divided by t: that would be one more array.
+
+    Attributes:
+        logits: (..., V).
+        temperature: t.
+        top, label_logit: (...), the greatest logit and the label's.
+        normaliser: (...), t log sum exp(logits / t).
+    """
 
     logits: jax.Array
+    temperature: float
     top: jax.Array
     label_logit: jax.Array
-    log_normaliser: jax.Array
+    normaliser: jax.Array
 
 
 def losses_and_gradient(
@@ -83,19 +91,19 @@ def losses_and_gradient(
     soft_student = student
     if temperature != 1.0 and not (teacher_logits is None and self_logits is None):
         soft_student = _normalise(student_logits, labels, temperature)
-    ce = student.log_normaliser - student.label_logit
+    ce = student.normaliser - student.label_logit
     kl_teacher, kl_self, teacher_correct = zeros, zeros, zeros
     soft_teacher = soft_self = None
     if teacher_logits is not None:
         soft_teacher = _normalise(teacher_logits, labels, temperature)
-        kl_teacher = temperature**2 * _divergence(soft_teacher, soft_student)
+        kl_teacher = temperature * _divergence(soft_teacher, soft_student)
         teacher_correct = _is_best(soft_teacher)
         if adaptive:
             ce_weight = ce_weight + (1.0 - teacher_correct) * teacher_weight
             teacher_weight = teacher_correct * teacher_weight
     if self_logits is not None:
         soft_self = _normalise(self_logits, labels, temperature)
-        kl_self = temperature**2 * _divergence(soft_self, soft_student)
+        kl_self = temperature * _divergence(soft_self, soft_student)
     loss = ce_weight * ce + teacher_weight * kl_teacher + self_weight * kl_self
     losses = TokenLosses(loss, ce, kl_teacher, kl_self, _is_best(student), teacher_correct)
     if gradient_scale is None:
@@ -112,23 +120,26 @@ def losses_and_gradient(
 
 
 def _normalise(logits: jax.Array, labels: jax.Array, temperature: float) -> _Softmax:
-    if temperature != 1.0:
-        logits = logits / temperature
     top = jnp.max(logits, axis=-1)
     label_logit = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    log_normaliser = top + jnp.log(jnp.sum(jnp.exp(logits - top[..., None]), axis=-1))
-    return _Softmax(logits, top, label_logit, log_normaliser)
+    total = jnp.sum(_exp(logits, top, temperature), axis=-1)
+    return _Softmax(logits, temperature, top, label_logit, top + temperature * jnp.log(total))
+
+
+def _exp(logits: jax.Array, offset: jax.Array, temperature: float) -> jax.Array:
+    difference = logits - offset[..., None]
+    return jnp.exp(difference if temperature == 1.0 else difference * (1.0 / temperature))
 
 
 def _probabilities(source: _Softmax) -> jax.Array:
-    return jnp.exp(source.logits - source.log_normaliser[..., None])
+    return _exp(source.logits, source.normaliser, source.temperature)
 
 
 def _divergence(target: _Softmax, prediction: _Softmax) -> jax.Array:
-    """KL of the target from the prediction."""
+    """KL of the target from the prediction, times their temperature."""
     # The normalisers are subtracted under the sum: logits of two models may differ by a large
     # constant, and after the sum it would cancel with a loss of digits.
-    offset = target.log_normaliser - prediction.log_normaliser
+    offset = target.normaliser - prediction.normaliser
     log_ratio = target.logits - prediction.logits - offset[..., None]
     return jnp.sum(_probabilities(target) * log_ratio, axis=-1)
 
