@@ -12,7 +12,7 @@ import pytest
 from fastwhisper_jax.models import cached_decoder, whisper
 from fastwhisper_jax.models.dimensions import ModelOptions
 from fastwhisper_jax.models.encoder import sinusoids
-from fastwhisper_jax.models.layers import Norm
+from fastwhisper_jax.models.layers import Norm, sum_in_blocks
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -238,3 +238,20 @@ def test_norm_keeps_its_digits_where_the_mean_is_large():
     p = {"scale": np.ones(64, "f4"), "bias": np.zeros(64, "f4")}
     ours = Norm(FLOAT32).apply({"params": p}, x)
     np.testing.assert_allclose(ours, _norm(p, x.astype(np.float64)), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (3,)])
+def test_sums_in_blocks_are_those_of_the_product_and_so_is_their_gradient(shape):
+    """The weight of a projection meets all rows; the values of attention are each row's own."""
+    generator = np.random.default_rng(0)
+    left = generator.normal(size=(*shape, 4, 600)).astype(np.float32)
+    for rows in ((), shape):
+        right = generator.normal(size=(*rows, 600, 3)).astype(np.float32)
+        value, gradient = jax.value_and_grad(
+            lambda a, b: jnp.sum(jnp.sin(sum_in_blocks(a, b))), argnums=(0, 1)
+        )(left, right)
+        wanted = jax.value_and_grad(lambda a, b: jnp.sum(jnp.sin(a @ b)), argnums=(0, 1))
+        wanted_value, wanted_gradient = wanted(left, right)
+        np.testing.assert_allclose(value, wanted_value, rtol=1e-4)
+        for ours, plain in zip(gradient, wanted_gradient, strict=True):
+            np.testing.assert_allclose(ours, plain, atol=1e-3)

@@ -135,6 +135,25 @@ def test_devices_meet_after_the_loop_and_never_inside():
     assert sum("all-reduce" in line or "reduce-scatter" in line for line in large) == 1
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_an_axis_of_one_device_costs_nothing(devices):
+    """XLA on a CPU runs a sum over one device as a copy, of the embedding's whole gradient."""
+    sizes, axes = (devices, 1, 1), ("data", "fsdp", "tensor")
+    mesh = jax.make_mesh(
+        sizes, axes, devices=jax.devices()[:devices], axis_types=(AxisType.Auto,) * 3
+    )
+    on_mesh = {
+        "mesh": mesh,
+        "batch_axes": ("data", "fsdp"),
+        "token_axis": "tensor",
+        "width_axes": ("tensor", "fsdp"),
+    }
+    gradient = jax.grad(_chunked(**on_mesh), argnums=(0, 1))
+    collectives = sum(_collectives(_compile(gradient, _shapes(2, 8, 16, 50)).as_text()), [])
+    assert bool(collectives) == (devices > 1)
+    assert not any("{0}" in line.split("replica_groups=")[1] for line in collectives)
+
+
 def test_a_collective_inside_a_loop_would_be_seen():
     mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4], axis_types=(AxisType.Auto,))
 
