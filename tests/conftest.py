@@ -1,6 +1,8 @@
 """Every test runs on 8 virtual CPU devices, with rank promotion refused.
 
 What one test has compiled is kept for those that follow, and for the processes that they start.
+Compiling is most of what small models cost, so LLVM's optimisations are left out, but where tests
+marked `real` run large ones.
 """
 
 import os
@@ -14,6 +16,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fastwhisper-compiled-")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import contextlib
 import importlib.util
@@ -164,13 +167,16 @@ def _tiny_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-@pytest.fixture(scope="module")
-def compile_quickly():
-    """XLA without its optimisations, for modules that prove what does not depend on them."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+@pytest.fixture(autouse=True)
+def optimised_where_real(request, monkeypatch):
+    """Tests marked `real`, and the processes that they start, run what users run."""
+    if request.node.get_closest_marker("real") is None:
+        yield
+        return
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def speaks():
 
 
 @pytest.fixture(scope="module")
-def whole(speaks, compile_quickly, tmp_path_factory):
+def whole(speaks, tmp_path_factory):
     out, lines = tmp_path_factory.mktemp("demo") / "out", []
     return out, demo.run(out, lines.append, SMALL), "\n".join(lines)
 

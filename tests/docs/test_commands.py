@@ -188,7 +188,7 @@ def _run_process(*words: str, **environment: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def reader(start, fastwhisper, compile_quickly):
+def reader(start, fastwhisper):
     return Reader(start, fastwhisper, PAGES)
 
 

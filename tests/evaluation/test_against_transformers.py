@@ -22,46 +22,71 @@ from fastwhisper_jax.models.dimensions import ModelOptions
 
 BATCH_SIZE = 4
 
+CASES = [  # model, language, utterances, beams
+    ("whisper-base", "en", 4, 1),
+    ("whisper-base", "es", 4, 1),
+    ("whisper-tiny.en", "en", 4, 1),
+    ("whisper-base", "en", 2, 5),
+    ("whisper-tiny.en", "en", 2, 5),
+]
+
+# Reads a list of cases, writes the texts of each.
 TRANSFORMERS = """
 import json, sys
 import soundfile, torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-model = WhisperForConditionalGeneration.from_pretrained(sys.argv[1], dtype=torch.float32).eval()
-processor = WhisperProcessor.from_pretrained(sys.argv[1])
-task = {}
-if model.generation_config.is_multilingual:
-    task = {"language": sys.argv[2], "task": "transcribe"}
-audio = [soundfile.read(path, dtype="float32")[0] for path in sys.argv[5:]]
-for start in range(0, len(audio), int(sys.argv[3])):
-    rows = audio[start : start + int(sys.argv[3])]
-    inputs = processor(rows, sampling_rate=16000, return_tensors="pt").input_features
-    with torch.inference_mode():
-        tokens = model.generate(inputs, max_new_tokens=224, num_beams=int(sys.argv[4]), **task)
-    for text in processor.batch_decode(tokens, skip_special_tokens=True):
-        print(json.dumps(text.strip()))
+for folder, language, batch_size, beams, paths in json.load(sys.stdin):
+    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = WhisperProcessor.from_pretrained(folder)
+    task = {}
+    if model.generation_config.is_multilingual:
+        task = {"language": language, "task": "transcribe"}
+    audio = [soundfile.read(path, dtype="float32")[0] for path in paths]
+    texts = []
+    for start in range(0, len(audio), batch_size):
+        rows = audio[start : start + batch_size]
+        inputs = processor(rows, sampling_rate=16000, return_tensors="pt").input_features
+        with torch.inference_mode():
+            tokens = model.generate(inputs, max_new_tokens=224, num_beams=beams, **task)
+        texts += processor.batch_decode(tokens, skip_special_tokens=True)
+    print(json.dumps([text.strip() for text in texts]))
 """
 
 
 @pytest.fixture(scope="module")
-def torch_python():
+def theirs(real_teacher, real_data):
+    """What PyTorch makes of each case, in one process."""
     python = os.environ.get("FASTWHISPER_TORCH_PYTHON")
     if not python:
         pytest.skip(
             "FASTWHISPER_TORCH_PYTHON is not set: "
             "it names a Python that has torch, transformers and soundfile"
         )
-    return python
-
-
-def torch_transcripts(python, folder, language, utterances, beams):
-    paths = [utterance.audio for utterance in utterances]
-    sizes = [str(BATCH_SIZE), str(beams)]
-    command = [python, "-c", TRANSFORMERS, str(folder), language, *sizes, *paths]
+    work = [
+        (
+            str(real_teacher.parent / name),
+            language,
+            BATCH_SIZE,
+            beams,
+            [row.audio for row in utterances_of(real_data, language, count)],
+        )
+        for name, language, count, beams in CASES
+    ]
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "XLA_FLAGS")}
-    done = subprocess.run(command, env=clean, capture_output=True, text=True)
+    done = subprocess.run(
+        [python, "-c", TRANSFORMERS],
+        input=json.dumps(work),
+        env=clean,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return dict(zip(CASES, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def utterances_of(real_data, language, count):
+    return read_manifest(real_data / f"asterisk-{language}" / "test.jsonl")[:count]
 
 
 def our_transcripts(folder, language, utterances, beams):
@@ -97,22 +122,10 @@ def our_transcripts(folder, language, utterances, beams):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(
-    ("name", "language", "count", "beams"),
-    [
-        ("whisper-base", "en", 4, 1),
-        ("whisper-base", "es", 4, 1),
-        ("whisper-tiny.en", "en", 4, 1),
-        ("whisper-base", "en", 2, 5),
-        ("whisper-tiny.en", "en", 2, 5),
-    ],
-)
-def test_transcripts_equal_those_of_transformers(
-    real_teacher, real_data, torch_python, name, language, count, beams
-):
-    folder = real_teacher.parent / name
-    utterances = read_manifest(real_data / f"asterisk-{language}" / "test.jsonl")[:count]
-    report, ours = our_transcripts(folder, language, utterances, beams)
-    theirs = torch_transcripts(torch_python, folder, language, utterances, beams)
-    assert ours == theirs
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_transcripts_equal_those_of_transformers(real_teacher, real_data, theirs, case):
+    name, language, count, beams = case
+    utterances = utterances_of(real_data, language, count)
+    report, ours = our_transcripts(real_teacher.parent / name, language, utterances, beams)
+    assert ours == theirs[case]
     assert report.wer < 0.6

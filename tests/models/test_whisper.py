@@ -14,8 +14,6 @@ from fastwhisper_jax.models.dimensions import ModelOptions
 from fastwhisper_jax.models.encoder import sinusoids
 from fastwhisper_jax.models.layers import Norm, sum_in_blocks
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 FLOAT32 = ModelOptions()
 LENGTH = 8
 

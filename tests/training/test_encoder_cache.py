@@ -24,8 +24,6 @@ from fastwhisper_jax.training.encoder_cache import (
     teacher_names,
 )
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SHAPE = (3, 4)
 
 

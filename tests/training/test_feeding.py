@@ -18,8 +18,6 @@ from fastwhisper_jax.training.assembly import make_batch_schedule
 from fastwhisper_jax.training.feeding import device_batches, local_rows, make_featurise
 from fastwhisper_jax.training.sharding import make_mesh
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 AUGMENTED = DataConfig(time_masks=2, time_mask_frames=30, freq_masks=1, freq_mask_bins=4)
 
 

@@ -16,8 +16,6 @@ from fastwhisper_jax.training.sharding import put_batch
 from fastwhisper_jax.training.state import merge_params
 from fastwhisper_jax.training.step import Distillation, Phase, make_eval_step
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 tiny_step = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_step.py"))))
 BEGIN, UPDATES = tiny_step.BEGIN, tiny_step.UPDATES
 ROWS, LENGTH = tiny_step.ROWS, tiny_step.LENGTH

@@ -18,8 +18,6 @@ from safetensors.numpy import load_file
 
 from fastwhisper_jax.models.dimensions import ModelDimensions
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 UTTERANCES, EPOCHS, BATCHES_AN_EPOCH = 20, 2, 3
 TIMES = {"step_seconds", "samples_per_second"}
 DEADLINE_SECONDS = 240
@@ -65,7 +63,6 @@ def environment():
     return os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         "JAX_NUMPY_RANK_PROMOTION": "raise",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
 
 
