@@ -13,12 +13,14 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from fastwhisper_jax.models.dimensions import ModelOptions
 from fastwhisper_jax.models.fused_attention import can_fuse, fused_attention
 from fastwhisper_jax.models.placement import by_heads, gathered, placed
 
 EMBEDDING_STDDEV = 0.02
+PROJECTED = "projected"  # by which rematerialisation knows what a projection made
 
 
 class Norm(nn.Module):
@@ -98,6 +100,7 @@ class Projection(nn.Module):
         kernel = gathered(kernel.astype(dtype), self.options, tensor_dim)
         in_blocks = self.options.sums_in_blocks and self.features > x.shape[-1]
         x = (sum_in_blocks if in_blocks else jnp.matmul)(x.astype(dtype), kernel)
+        x = checkpoint_name(x, PROJECTED)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             x = x + bias.astype(dtype).reshape((1,) * (x.ndim - 1) + bias.shape)
@@ -159,7 +162,7 @@ def rematerialised(layer: Any, options: ModelOptions) -> Any:
     """A layer's class, of which the backward pass recomputes what the options say."""
     if options.rematerialise == "nothing":
         return layer
-    keeps_projections = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    keeps_projections = jax.checkpoint_policies.save_only_these_names(PROJECTED)
     policy = keeps_projections if options.rematerialise == "all_but_projections" else None
     return nn.remat(layer, prevent_cse=False, policy=policy)
 
