@@ -17,6 +17,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fastwhisper-c
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Of the other programs that tests start beside each other: threads that wait for each other spin.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import contextlib
 import importlib.util
