@@ -22,7 +22,7 @@ BYTES_AND_SPECIAL, TIMESTAMPS = 262, 1501
 TEXTS = ("Hello.", "Hold on.", "Press one.", "Press two.", "Good day.", "Call back.", "Goodbye.")
 DIGITS = ("one two", "nine", "four five", "six")
 
-# Of whisper-base's shape, but for its sizes. Folders win over hub ids of the same name.
+# Of whisper-base's shape, but for its sizes and layers. Folders win over hub ids of the same name.
 TEACHERS = {
     "openai/whisper-base": ModelDimensions(
         n_mels=8,
@@ -33,7 +33,7 @@ TEACHERS = {
         n_vocab=BYTES_AND_SPECIAL + TIMESTAMPS,
         n_text_ctx=128,
         n_text_head=2,
-        n_text_layer=6,
+        n_text_layer=3,
         n_text_mlp=16,
         n_state=16,
     )

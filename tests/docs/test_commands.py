@@ -54,6 +54,7 @@ NOT_RUN = {
 # Arguments that commands are given beside their own, by how they begin: the tiny models have random
 # weights, so that they never end a text.
 APPENDED = {
+    "fastwhisper train": "--training.max_new_tokens 8",
     "fastwhisper evaluate": "--max-new-tokens 8",
     "python benchmarks/compare_runtimes.py": "--max-new-tokens 8",
     "fastwhisper transcribe": "--max-new-tokens 8 --no-fallback --language en",
