@@ -96,14 +96,14 @@ def losses_and_gradient(
     soft_teacher = soft_self = None
     if teacher_logits is not None:
         soft_teacher = _normalise(teacher_logits, labels, temperature)
-        kl_teacher = temperature * _divergence(soft_teacher, soft_student)
+        kl_teacher = _divergence(soft_teacher, soft_student)
         teacher_correct = _is_best(soft_teacher)
         if adaptive:
             ce_weight = ce_weight + (1.0 - teacher_correct) * teacher_weight
             teacher_weight = teacher_correct * teacher_weight
     if self_logits is not None:
         soft_self = _normalise(self_logits, labels, temperature)
-        kl_self = temperature * _divergence(soft_self, soft_student)
+        kl_self = _divergence(soft_self, soft_student)
     loss = ce_weight * ce + teacher_weight * kl_teacher + self_weight * kl_self
     losses = TokenLosses(loss, ce, kl_teacher, kl_self, _is_best(student), teacher_correct)
     if gradient_scale is None:
@@ -127,8 +127,7 @@ def _normalise(logits: jax.Array, labels: jax.Array, temperature: float) -> _Sof
 
 
 def _exp(logits: jax.Array, offset: jax.Array, temperature: float) -> jax.Array:
-    difference = logits - offset[..., None]
-    return jnp.exp(difference if temperature == 1.0 else difference * (1.0 / temperature))
+    return jnp.exp((logits - offset[..., None]) * (1.0 / temperature))
 
 
 def _probabilities(source: _Softmax) -> jax.Array:
@@ -136,12 +135,12 @@ def _probabilities(source: _Softmax) -> jax.Array:
 
 
 def _divergence(target: _Softmax, prediction: _Softmax) -> jax.Array:
-    """KL of the target from the prediction, times their temperature."""
+    """Squared temperature x KL of the target from the prediction."""
     # The normalisers are subtracted under the sum: logits of two models may differ by a large
     # constant, and after the sum it would cancel with a loss of digits.
     offset = target.normaliser - prediction.normaliser
     log_ratio = target.logits - prediction.logits - offset[..., None]
-    return jnp.sum(_probabilities(target) * log_ratio, axis=-1)
+    return target.temperature * jnp.sum(_probabilities(target) * log_ratio, axis=-1)
 
 
 def _is_best(source: _Softmax) -> jax.Array:
