@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fastwhisper_jax.audio.files import load_audio
 from fastwhisper_jax.commands import evaluate
 from fastwhisper_jax.commands.evaluate import Options
-from fastwhisper_jax.data.audio import load_audio
 from fastwhisper_jax.data.manifest import read_manifest
 from fastwhisper_jax.evaluation.error_rates import error_rates
 from fastwhisper_jax.evaluation.normalizers import normalizer

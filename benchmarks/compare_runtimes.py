@@ -21,15 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
+from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
+from fastwhisper_jax.audio.files import load_audio
 from fastwhisper_jax.commands import evaluate
-from fastwhisper_jax.data.audio import load_audio
 from fastwhisper_jax.data.manifest import read_manifest
 from fastwhisper_jax.evaluation.error_rates import error_rates
 from fastwhisper_jax.evaluation.normalizers import NORMALIZERS, normalizer
 from fastwhisper_jax.evaluation.reports import hypotheses_path
-from fastwhisper_jax.interop.configs import dimensions_from_config, read_model_config
-from fastwhisper_jax.interop.usage import usages
-from fastwhisper_jax.models.dimensions import SAMPLE_RATE_HZ
+from fastwhisper_jax.export.hf_configs import dimensions_from_config, read_model_config
+from fastwhisper_jax.export.usage import usages
 
 PEER = Path(__file__).with_name("transcribe_elsewhere.py")
 STUDENT = "student"  # what the export is called in the working folder

@@ -19,15 +19,15 @@ import jax
 from contenders.ours_step import make_consumer, recipe
 from contenders.processes import machine, table
 
-from fastwhisper_jax.commands.models import load_pair
 from fastwhisper_jax.config import Config
-from fastwhisper_jax.data.batches import BatchPlan
+from fastwhisper_jax.data.batching import BatchLayout
 from fastwhisper_jax.data.corpus import Corpus, read_corpus
 from fastwhisper_jax.data.loader import audio_inputs
-from fastwhisper_jax.data.tokens import load_tokenizer
-from fastwhisper_jax.evaluation.rules import decoding_rules
-from fastwhisper_jax.training.assembly import make_batch_schedule
-from fastwhisper_jax.training.feeding import device_batches, make_featurise
+from fastwhisper_jax.decoding.rules import decoding_rules
+from fastwhisper_jax.distillation.assembly import make_batch_schedule
+from fastwhisper_jax.distillation.pair import load_pair
+from fastwhisper_jax.models.whisper.tokens import load_tokenizer
+from fastwhisper_jax.training.input import device_batches, make_featurise
 from fastwhisper_jax.training.sharding import make_mesh
 from fastwhisper_jax.training.step import Batch
 
@@ -83,7 +83,7 @@ def main() -> None:
         threads=config.data.threads,
     )
 
-    def audio_seconds(plan: BatchPlan) -> float:
+    def audio_seconds(plan: BatchLayout) -> float:
         return sum(corpus.sizes[i].seconds for row in plan.rows for i in row)
 
     timed(feed(plans[:3]), lambda batch: None)  # compiles the log-mel
@@ -111,7 +111,7 @@ def main() -> None:
 
 def make_plans(
     config: Config, corpus: Corpus, context_seconds: float, count: int
-) -> list[BatchPlan]:
+) -> list[BatchLayout]:
     """The first `count` batches of a run."""
     schedule = make_batch_schedule(config, corpus, context_seconds)
     return [schedule[step % len(schedule)] for step in range(count)]

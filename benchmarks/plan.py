@@ -20,12 +20,12 @@ from typing import Any
 
 from contenders.processes import Contender, machine, run_rounds, table
 
-from fastwhisper_jax.commands.plan_shapes import model_dimensions
-from fastwhisper_jax.planning.chips import CHIPS
-from fastwhisper_jax.planning.hlo_cost import program_cost
-from fastwhisper_jax.planning.hlo_text import parse as parse_program
-from fastwhisper_jax.planning.roofline import roofline
-from fastwhisper_jax.recipe import load_recipe
+from fastwhisper_jax.config.recipe import load_recipe
+from fastwhisper_jax.cost.chips import CHIPS
+from fastwhisper_jax.cost.hlo.cost import program_cost
+from fastwhisper_jax.cost.hlo.text import parse as parse_program
+from fastwhisper_jax.cost.roofline import roofline
+from fastwhisper_jax.distillation.shapes import model_dimensions
 
 GIB = 2**30
 # Fields of a plan, and how to print them.

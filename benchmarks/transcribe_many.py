@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from fastwhisper_jax.data.audio import SAMPLE_RATE_HZ, load_audio
+from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
+from fastwhisper_jax.audio.files import load_audio
 from fastwhisper_jax.data.manifest import read_manifest
 
 

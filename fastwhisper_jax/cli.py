@@ -71,7 +71,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(commands)}"
         raise InputError(f"no command {name!r}; {hint}")
     if name in TAKES_FIELDS:
-        from fastwhisper_jax.recipe import split_overrides
+        from fastwhisper_jax.config.recipe import split_overrides
 
         arguments, overrides = split_overrides(arguments)
         if "--help" in arguments or "-h" in arguments:
@@ -88,7 +88,7 @@ def _unknown(argument: str, name: str, commands: Mapping[str, argparse.ArgumentP
     options = re.findall(r"--[a-z-]+(?=[ \]])", commands[name].format_usage())
     near = difflib.get_close_matches(option, options, n=1)
     if not near and name in TAKES_FIELDS and option.startswith("-"):
-        from fastwhisper_jax.recipe import near_field
+        from fastwhisper_jax.config.recipe import near_field
 
         near = [f"--{field}" for field in [near_field(option.lstrip("-"))] if field]
     hint = f"did you mean {near[0]}?" if near else f"see fastwhisper {name} --help"
@@ -97,7 +97,7 @@ def _unknown(argument: str, name: str, commands: Mapping[str, argparse.ArgumentP
 
 def _fields_epilog(arguments: Sequence[str]) -> str:
     from fastwhisper_jax.config import Config
-    from fastwhisper_jax.recipe import field_help, load_recipe
+    from fastwhisper_jax.config.recipe import field_help, load_recipe
 
     recipe = next((Path(a) for a in arguments if a.endswith(".py")), None)
     config = load_recipe(recipe) if recipe else Config()
@@ -109,13 +109,13 @@ def _fields_epilog(arguments: Sequence[str]) -> str:
 
 
 def _train(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    from fastwhisper_jax.recipe import load_recipe, override
+    from fastwhisper_jax.config.recipe import load_recipe, override
 
     config = override(load_recipe(options.recipe), overrides)
     _quiet()
     from fastwhisper_jax.commands import train
     from fastwhisper_jax.files import path_of
-    from fastwhisper_jax.training import processes
+    from fastwhisper_jax.training import distributed as processes
 
     processes.join()
     with processes.ended_together(), interrupt_leaves(RESUMABLE):
@@ -147,13 +147,13 @@ def _export(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _plan(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    from fastwhisper_jax.recipe import load_recipe, override
+    from fastwhisper_jax.config.recipe import load_recipe, override
 
     config = override(load_recipe(options.recipe), overrides)
     _quiet()
     # It compiles for a slice and runs on none, though it may have TPUs of its own.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from fastwhisper_jax.commands import plan_command
+    from fastwhisper_jax.commands import plan as plan_command
 
     names = [field.name for field in dataclasses.fields(plan_command.Options)]
     chosen = plan_command.Options(**{name: getattr(options, name) for name in names})

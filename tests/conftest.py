@@ -38,9 +38,9 @@ from flax import traverse_util
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from fastwhisper_jax.cli import main
-from fastwhisper_jax.interop import names
-from fastwhisper_jax.interop.configs import SIZES
-from fastwhisper_jax.models.dimensions import ModelDimensions
+from fastwhisper_jax.export.hf_configs import SIZES
+from fastwhisper_jax.models.whisper import hf_names as names
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 # A shell starts what it puts in the background with SIGINT ignored, which children inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)

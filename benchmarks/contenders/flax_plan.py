@@ -79,8 +79,8 @@ def main(dims_file: str, topology: str, batch_size: int, length: int, program: s
 
     def loss_fn(params: Any, teacher_params: Any, log_mel: jax.Array, tokens: jax.Array) -> Any:
         taught = teacher(log_mel, tokens, params=teacher_params)
-        hidden = jax.lax.stop_gradient(taught.encoder_last_hidden_state)
-        logits = student.decode(tokens, (hidden,), params=params).logits.astype(jnp.float32)
+        encoder_states = jax.lax.stop_gradient(taught.encoder_last_hidden_state)
+        logits = student.decode(tokens, (encoder_states,), params=params).logits.astype(jnp.float32)
         target = jax.lax.stop_gradient(taught.logits).astype(jnp.float32) / TEMPERATURE
         log_target, log_learnt = map(jax.nn.log_softmax, (target, logits / TEMPERATURE))
         kl = (jnp.exp(log_target) * (log_target - log_learnt)).sum(-1).mean() * TEMPERATURE**2

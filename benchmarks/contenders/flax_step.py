@@ -45,10 +45,10 @@ def main(model: str, mode: str, batch_size: int, length: int, steps: int) -> Non
     def loss_fn(params: Any, teacher_params: Any, log_mel: jax.Array, tokens: jax.Array) -> Any:
         taught = teacher(log_mel, tokens, params=teacher_params)
         if mode == "frozen":
-            hidden = jax.lax.stop_gradient(taught.encoder_last_hidden_state)
+            encoder_states = jax.lax.stop_gradient(taught.encoder_last_hidden_state)
             encoder = jax.lax.stop_gradient(params["model"]["encoder"])
             params = {"model": {**params["model"], "encoder": encoder}}
-            logits = student.decode(tokens, (hidden,), params=params).logits
+            logits = student.decode(tokens, (encoder_states,), params=params).logits
         else:
             logits = student(log_mel, tokens, params=params).logits
         target = jax.lax.stop_gradient(taught.logits) / TEMPERATURE

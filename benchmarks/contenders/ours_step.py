@@ -18,8 +18,6 @@ import numpy as np
 from contenders.report import print_times
 from jax.sharding import Mesh
 
-from fastwhisper_jax.commands.models import load_pair, place_models
-from fastwhisper_jax.commands.plan_shapes import model_dimensions
 from fastwhisper_jax.config import (
     Config,
     ObjectiveConfig,
@@ -29,21 +27,19 @@ from fastwhisper_jax.config import (
     TeacherConfig,
     TrainingConfig,
 )
-from fastwhisper_jax.data.batches import BatchPlan, UtteranceSize
+from fastwhisper_jax.data.batching import BatchLayout, UtteranceSize
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.manifest import Utterance
-from fastwhisper_jax.data.tokens import UtteranceTokens
-from fastwhisper_jax.models.dimensions import ModelDimensions
-from fastwhisper_jax.training.array_store import ArrayStore
-from fastwhisper_jax.training.assembly import (
-    abstract_state,
-    first_state,
-    make_distillation,
-)
-from fastwhisper_jax.training.encoder_cache import EncoderCache, TeacherCache, key_of
-from fastwhisper_jax.training.feeding import device_batches
+from fastwhisper_jax.distillation.array_store import ArrayStore
+from fastwhisper_jax.distillation.assembly import abstract_state, first_state, make_step_config
+from fastwhisper_jax.distillation.pair import load_pair, place_models
+from fastwhisper_jax.distillation.run_schedule import make_run_schedule
+from fastwhisper_jax.distillation.shapes import model_dimensions
+from fastwhisper_jax.distillation.teacher_cache import EncoderCache, TeacherCache, key_of
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.tokens import UtteranceTokens
+from fastwhisper_jax.training.input import device_batches
 from fastwhisper_jax.training.loop import PhasedStep
-from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.sharding import make_mesh, put_batch
 from fastwhisper_jax.training.step import Batch
 
@@ -105,7 +101,7 @@ def cached_batches(
     halves = (tuple((i,) for i in range(batch_size)),)
     halves += (tuple((i,) for i in range(batch_size, 2 * batch_size)),)
     return device_batches(
-        [BatchPlan(length, halves[step % 2]) for step in range(steps)],
+        [BatchLayout(length, halves[step % 2]) for step in range(steps)],
         Corpus(utterances, tokens, sizes, ""),
         states.load_inputs,
         lambda batch, step: batch,
@@ -116,10 +112,10 @@ def cached_batches(
 
 def make_consumer(config: Config, mesh: Mesh) -> Callable[[Batch], None]:
     """The run's own train step, closed over its state; waits for the update to be done."""
-    plan = make_plan(config.objective, config.optimizer, total_steps=1000)
+    plan = make_run_schedule(config.objective, config.optimizer, total_steps=1000)
     pair = load_pair(config)
     models = place_models(pair, config.teacher.dtype, mesh)
-    setup = make_distillation(config, models, plan, mesh)
+    setup = make_step_config(config, models, plan, mesh)
     shapes = abstract_state(config, models.student_params, models.shares_encoder, plan, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
     state = first_state(config, pair.student_params, models.shares_encoder, plan, shardings)

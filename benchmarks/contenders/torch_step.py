@@ -38,8 +38,8 @@ def main(model: str, mode: str, batch_size: int, length: int, steps: int) -> Non
         with torch.no_grad():
             taught = teacher(input_features=log_mel, decoder_input_ids=tokens)
         if mode == "frozen":
-            hidden = (taught.encoder_last_hidden_state,)
-            learnt = student(encoder_outputs=hidden, decoder_input_ids=tokens)
+            encoder_states = (taught.encoder_last_hidden_state,)
+            learnt = student(encoder_outputs=encoder_states, decoder_input_ids=tokens)
         else:
             learnt = student(input_features=log_mel, decoder_input_ids=tokens)
         kl = F.kl_div(

@@ -13,17 +13,17 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from fastwhisper_jax.commands import evaluate, export, plot, train, transcribe
-from fastwhisper_jax.commands.run_directory import check_writable
 from fastwhisper_jax.commands.transcribe_arguments import Options as TranscribeOptions
 from fastwhisper_jax.config import Config
+from fastwhisper_jax.config.recipe import load_recipe
 from fastwhisper_jax.demo import results
-from fastwhisper_jax.demo.corpus import SEEN_VOICES, UNSEEN_VOICES, CorpusPlan, write_corpus
+from fastwhisper_jax.demo.corpus import SEEN_VOICES, UNSEEN_VOICES, CorpusSpec, write_corpus
 from fastwhisper_jax.demo.speech import start_synthesiser
+from fastwhisper_jax.distillation.run_directory import check_writable
 from fastwhisper_jax.errors import InputError, Interrupted, extra
 from fastwhisper_jax.evaluation.evaluate import Report
 from fastwhisper_jax.files import write_whole
-from fastwhisper_jax.recipe import load_recipe
-from fastwhisper_jax.training.progress import progress
+from fastwhisper_jax.progress import progress
 
 Say = Callable[[str], None]
 
@@ -189,9 +189,9 @@ def _run(out: Path, say: Say, budget: Budget) -> list[results.Result]:
 def _write_speech(folder: Path, budget: Budget) -> dict[str, Path]:
     """The manifests by name."""
     plans = (
-        CorpusPlan("train", "train", SEEN_VOICES, budget.train, seed=1),
-        CorpusPlan("test-seen", "test", SEEN_VOICES, budget.test, seed=2),
-        CorpusPlan("test-unseen", "test", UNSEEN_VOICES, budget.test, seed=3),
+        CorpusSpec("train", "train", SEEN_VOICES, budget.train, seed=1),
+        CorpusSpec("test-seen", "test", SEEN_VOICES, budget.test, seed=2),
+        CorpusSpec("test-unseen", "test", UNSEEN_VOICES, budget.test, seed=3),
     )
     with progress(sum(plan.utterances for plan in plans), "speak", "utterances") as advance:
         return {plan.name: write_corpus(plan, folder, advance) for plan in plans}

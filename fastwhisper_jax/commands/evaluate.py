@@ -6,23 +6,24 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastwhisper_jax.commands.models import place_params
-from fastwhisper_jax.commands.scoring import (
+from fastwhisper_jax.data.corpus import Corpus, read_corpus
+from fastwhisper_jax.data.loader import audio_inputs
+from fastwhisper_jax.decoding.rules import decoding_rules
+from fastwhisper_jax.distillation.model_options import model_options
+from fastwhisper_jax.distillation.pair import place_params
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.evaluation.corpus_batches import (
     default_normalizer,
     detokenizer,
     evaluation_batches,
     transcriber,
 )
-from fastwhisper_jax.data.corpus import Corpus, read_corpus
-from fastwhisper_jax.data.loader import audio_inputs
-from fastwhisper_jax.data.tokens import load_tokenizer
-from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, Report, evaluate
 from fastwhisper_jax.evaluation.reports import check_report_path, hypotheses_path, write_report
-from fastwhisper_jax.evaluation.rules import decoding_rules
-from fastwhisper_jax.interop.load import load_model, resolve_model
-from fastwhisper_jax.training.progress import Advance, progress
-from fastwhisper_jax.training.sharding import check_batch, make_mesh, model_options
+from fastwhisper_jax.export.hf_load import load_model, resolve_model
+from fastwhisper_jax.models.whisper.tokens import load_tokenizer
+from fastwhisper_jax.progress import Advance, progress
+from fastwhisper_jax.training.sharding import check_batch, make_mesh
 
 
 @dataclasses.dataclass(frozen=True)

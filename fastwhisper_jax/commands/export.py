@@ -9,17 +9,17 @@ import yaml
 from huggingface_hub.repocard import metadata_load
 
 from fastwhisper_jax import files
-from fastwhisper_jax.commands.models import Pair, load_pair, place_params
-from fastwhisper_jax.commands.run_directory import check_writable, read_config
 from fastwhisper_jax.config import Config, ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from fastwhisper_jax.distillation.assembly import abstract_state
+from fastwhisper_jax.distillation.pair import Pair, load_pair, place_params
+from fastwhisper_jax.distillation.run_directory import check_writable, read_config
+from fastwhisper_jax.distillation.run_schedule import make_run_schedule
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.interop.export import check_target, export_student
-from fastwhisper_jax.interop.model_card import CardFacts, OtherTeacher, Score
-from fastwhisper_jax.training.assembly import abstract_state
+from fastwhisper_jax.export.hf_export import check_target, export_student
+from fastwhisper_jax.export.model_card import CardFacts, OtherTeacher, Score
 from fastwhisper_jax.training.checkpoints import Checkpoints, Restored
 from fastwhisper_jax.training.loop import CHECKPOINTS
 from fastwhisper_jax.training.metrics_files import read_lines
-from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.sharding import make_mesh
 from fastwhisper_jax.training.state import TrainState, whole_student
 
@@ -49,9 +49,11 @@ def run(run_dir: files.Path, target: Path, step: int | None, dtype: str = "float
 
     def abstract(names: Collection[str]) -> TrainState:
         # Of the schedules and the run's length, the structure shows one thing: an earlier self.
-        keeps_self = any(name.startswith("self_params/") for name in names)
-        self_weight = ScheduleConfig(init_value=float(keeps_self))
-        plan = make_plan(ObjectiveConfig(self_weight=self_weight), OptimizerConfig(), total_steps=1)
+        keeps_self_teacher = any(name.startswith("self_params/") for name in names)
+        self_weight = ScheduleConfig(init_value=float(keeps_self_teacher))
+        plan = make_run_schedule(
+            ObjectiveConfig(self_weight=self_weight), OptimizerConfig(), total_steps=1
+        )
         return abstract_state(config, pair.student_params, pair.shares_encoder, plan, mesh)
 
     with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:

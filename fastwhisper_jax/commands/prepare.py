@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fastwhisper_jax.commands.prepare_arguments import Options
-from fastwhisper_jax.commands.run_directory import check_writable
 from fastwhisper_jax.data import prepare
 from fastwhisper_jax.data.manifest import Dropped, Utterance
 from fastwhisper_jax.data.shards import ABOUT, DROPPED, FORMAT, SHARDS
 from fastwhisper_jax.data.sources import read_usable
+from fastwhisper_jax.distillation.run_directory import check_writable
 from fastwhisper_jax.errors import InputError, TrainingError
 from fastwhisper_jax.files import Path, make_folder, path_of, write_whole
-from fastwhisper_jax.training.progress import progress
+from fastwhisper_jax.progress import progress
 
 # What the shards are made of; a second call goes on where this is the same.
 PLAN = "plan.json"

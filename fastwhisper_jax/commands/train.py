@@ -8,35 +8,14 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from fastwhisper_jax.commands.caching import with_caches
-from fastwhisper_jax.commands.models import Pair, load_pair, place_models
-from fastwhisper_jax.commands.run_directory import (
-    check_run_dir,
-    check_writable,
-    holds_run,
-    resolved,
-    write_config,
-)
-from fastwhisper_jax.commands.scoring import (
-    default_normalizer,
-    detokenizer,
-    evaluation_batches,
-    transcriber,
-)
 from fastwhisper_jax.config import Config
+from fastwhisper_jax.config.recipe import to_json
 from fastwhisper_jax.data.corpus import Corpus, read_corpus
 from fastwhisper_jax.data.loader import LoadInputs, audio_inputs
 from fastwhisper_jax.data.schedule import BatchSchedule
-from fastwhisper_jax.data.timestamps import check_timestamps
-from fastwhisper_jax.data.tokens import load_tokenizer
-from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.evaluation.evaluate import evaluate
-from fastwhisper_jax.evaluation.rules import decoding_rules
-from fastwhisper_jax.files import Path, path_of
-from fastwhisper_jax.interop.names import parameter_count
-from fastwhisper_jax.recipe import to_json
-from fastwhisper_jax.training.array_store import params_digest
-from fastwhisper_jax.training.assembly import (
+from fastwhisper_jax.decoding.rules import decoding_rules
+from fastwhisper_jax.distillation.array_store import params_digest
+from fastwhisper_jax.distillation.assembly import (
     Models,
     RunData,
     Score,
@@ -44,15 +23,32 @@ from fastwhisper_jax.training.assembly import (
     fingerprint,
     make_batch_schedule,
 )
-from fastwhisper_jax.training.loop import train
-from fastwhisper_jax.training.plan import make_plan
-from fastwhisper_jax.training.processes import check_agreement, wait_for_all
-from fastwhisper_jax.training.sharding import (
-    check_batch,
-    check_tensor_axis,
-    make_mesh,
-    model_options,
+from fastwhisper_jax.distillation.fill_caches import with_caches
+from fastwhisper_jax.distillation.model_options import check_tensor_axis, model_options
+from fastwhisper_jax.distillation.pair import Pair, load_pair, place_models
+from fastwhisper_jax.distillation.run_directory import (
+    check_run_dir,
+    check_writable,
+    holds_run,
+    resolved,
+    write_config,
 )
+from fastwhisper_jax.distillation.run_schedule import make_run_schedule
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.evaluation.corpus_batches import (
+    default_normalizer,
+    detokenizer,
+    evaluation_batches,
+    transcriber,
+)
+from fastwhisper_jax.evaluation.evaluate import evaluate
+from fastwhisper_jax.files import Path, path_of
+from fastwhisper_jax.models.whisper.hf_names import parameter_count
+from fastwhisper_jax.models.whisper.timestamp_labels import check_timestamps
+from fastwhisper_jax.models.whisper.tokens import load_tokenizer
+from fastwhisper_jax.training.distributed import check_agreement, wait_for_all
+from fastwhisper_jax.training.loop import train
+from fastwhisper_jax.training.sharding import check_batch, make_mesh
 
 Say = Callable[[str], None]
 
@@ -112,7 +108,7 @@ def _prepare(config: Config, run_dir: Path, say: Say) -> _Parts:
     # Schedules, frozen paths and shardings are checked by being made.
     schedule = make_batch_schedule(config, train_corpus, pair.student_dims.context_seconds)
     total_steps = len(schedule)
-    plan = make_plan(config.objective, config.optimizer, total_steps)
+    plan = make_run_schedule(config.objective, config.optimizer, total_steps)
     abstract_state(config, pair.student_params, pair.shares_encoder, plan, mesh)
 
     say(f"teacher: {config.teacher.path}, {parameter_count(pair.teacher.dims):,} parameters")

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import jax
 
-from fastwhisper_jax.commands.models import place_params
+from fastwhisper_jax.audio.files import audio_seconds
+from fastwhisper_jax.audio.recordings import RecordingFeatures
 from fastwhisper_jax.commands.transcribe_arguments import Options
-from fastwhisper_jax.commands.transcribe_model import prepare
-from fastwhisper_jax.data.audio import audio_seconds
-from fastwhisper_jax.data.recordings import RecordingFeatures
-from fastwhisper_jax.data.tokens import load_tokenizer
+from fastwhisper_jax.distillation.pair import place_params
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.export.hf_load import load_model, resolve_model
 from fastwhisper_jax.files import printable, write_whole
-from fastwhisper_jax.interop.load import load_model, resolve_model
-from fastwhisper_jax.training.progress import progress
+from fastwhisper_jax.models.whisper.tokens import load_tokenizer
+from fastwhisper_jax.progress import progress
 from fastwhisper_jax.training.sharding import make_mesh
 from fastwhisper_jax.transcription import writers
 from fastwhisper_jax.transcription.segments import Transcript
+from fastwhisper_jax.transcription.transcriber import prepare
 
 Say = Callable[[str], None]
 

@@ -4,16 +4,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fastwhisper_jax.data.batches import UtteranceSize, select_fitting
+from fastwhisper_jax.data.batching import UtteranceSize, select_fitting
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.data.sources import read_source
-from fastwhisper_jax.data.tokens import (
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.models.whisper.tokens import (
     UtteranceTokens,
     is_multilingual,
     language_code,
     tokenise,
 )
-from fastwhisper_jax.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import WhisperTokenizer

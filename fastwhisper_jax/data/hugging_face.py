@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from fastwhisper_jax.data.audio import EmbeddedAudio
+from fastwhisper_jax.audio.files import EmbeddedAudio
 from fastwhisper_jax.data.manifest import Dropped, Utterance, check_seconds
 from fastwhisper_jax.errors import InputError
 

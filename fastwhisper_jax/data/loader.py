@@ -8,12 +8,12 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from fastwhisper_jax.data.audio import load_audio, pad_or_trim
-from fastwhisper_jax.data.batches import BatchPlan
-from fastwhisper_jax.data.features import HOP_SAMPLES
+from fastwhisper_jax.audio.constants import HOP_SAMPLES
+from fastwhisper_jax.audio.files import load_audio, pad_or_trim
+from fastwhisper_jax.data.batching import BatchLayout
 from fastwhisper_jax.data.manifest import Utterance
-from fastwhisper_jax.data.timestamps import timestamped
-from fastwhisper_jax.data.tokens import UtteranceTokens, decoder_arrays
+from fastwhisper_jax.models.whisper.timestamp_labels import timestamped
+from fastwhisper_jax.models.whisper.tokens import UtteranceTokens, decoder_arrays
 
 Batch = dict[str, np.ndarray]
 Rows = Sequence[Sequence[Utterance]]
@@ -25,7 +25,7 @@ class Schedule(Protocol):
     """The batches of a run by step: a `BatchSchedule`, or a list of plans."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, step: int, /) -> BatchPlan: ...
+    def __getitem__(self, step: int, /) -> BatchLayout: ...
 
 
 def audio_inputs(rows: Rows, target_length: int, *, samples: int) -> Batch:
@@ -55,7 +55,7 @@ def audio_inputs(rows: Rows, target_length: int, *, samples: int) -> Batch:
 
 
 def assemble_batch(
-    plan: BatchPlan,
+    plan: BatchLayout,
     utterances: Sequence[Utterance],
     tokens: Sequence[UtteranceTokens],
     load_inputs: LoadInputs,
@@ -101,7 +101,7 @@ def assemble_batch(
 
 def read_batches(
     schedule: Schedule,
-    assemble: Callable[[BatchPlan], T],
+    assemble: Callable[[BatchLayout], T],
     *,
     start_step: int = 0,
     threads: int = 4,
@@ -163,5 +163,5 @@ def prefetch_to_device(
             iterator.close()
 
 
-def _assemble_step(schedule: Schedule, assemble: Callable[[BatchPlan], T], step: int) -> T:
+def _assemble_step(schedule: Schedule, assemble: Callable[[BatchLayout], T], step: int) -> T:
     return assemble(schedule[step])

@@ -6,7 +6,7 @@ import math
 import os
 from typing import Any, NamedTuple
 
-from fastwhisper_jax.data.audio import AudioSource
+from fastwhisper_jax.audio.files import AudioSource
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.files import Path, is_remote, path_of
 

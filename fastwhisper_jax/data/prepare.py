@@ -11,16 +11,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from fastwhisper_jax.data.audio import SAMPLE_RATE_HZ, audio_name, load_audio
+from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
+from fastwhisper_jax.audio.files import audio_name, load_audio
 from fastwhisper_jax.data.manifest import Dropped, Utterance
-from fastwhisper_jax.data.shards import (
-    ABOUT,
-    DROPPED,
-    FORMAT,
-    INDEX,
-    lines_path,
-    shard_path,
-)
+from fastwhisper_jax.data.shards import ABOUT, DROPPED, FORMAT, INDEX, lines_path, shard_path
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.files import Path, write_whole
 

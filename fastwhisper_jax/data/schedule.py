@@ -4,7 +4,7 @@ import bisect
 import threading
 from collections.abc import Sequence
 
-from fastwhisper_jax.data.batches import BatchPlan, BatchRules, UtteranceSize, plan_epoch
+from fastwhisper_jax.data.batching import BatchLayout, BatchRules, UtteranceSize, epoch_layouts
 from fastwhisper_jax.errors import InputError
 
 
@@ -37,7 +37,7 @@ class BatchSchedule:
         self._rules = rules
         self._lock = threading.Lock()
         self._ends = [0]  # _ends[e]: number of batches in the epochs before e
-        self._planned: dict[int, list[BatchPlan]] = {}
+        self._planned: dict[int, list[BatchLayout]] = {}
         if steps is not None:
             self._length = steps
         else:
@@ -47,7 +47,7 @@ class BatchSchedule:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, step: int) -> BatchPlan:
+    def __getitem__(self, step: int) -> BatchLayout:
         if not 0 <= step < self._length:
             raise IndexError(f"step {step} of {self._length}")
         epoch, index = self.position(step)
@@ -68,9 +68,9 @@ class BatchSchedule:
                 self._ends.append(self._ends[-1] + len(self._plan(len(self._ends) - 1)))
             return self._ends[epochs]
 
-    def _plan(self, epoch: int) -> list[BatchPlan]:
+    def _plan(self, epoch: int) -> list[BatchLayout]:
         if epoch not in self._planned:
             # Prefetching threads may stand on both sides of an epoch's end: keep two.
             self._planned = {e: p for e, p in self._planned.items() if abs(e - epoch) <= 1}
-            self._planned[epoch] = plan_epoch(self._sizes, self._rules, epoch)
+            self._planned[epoch] = epoch_layouts(self._sizes, self._rules, epoch)
         return self._planned[epoch]

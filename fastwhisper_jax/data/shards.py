@@ -15,7 +15,7 @@ import hashlib
 import json
 from typing import Any
 
-from fastwhisper_jax.data.audio import EmbeddedAudio
+from fastwhisper_jax.audio.files import EmbeddedAudio
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.errors import InputError, IntegrityError
 from fastwhisper_jax.files import Path, read_range

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from fastwhisper_jax.audio.files import AudioSource, audio_name, audio_seconds
 from fastwhisper_jax.data import hugging_face
-from fastwhisper_jax.data.audio import AudioSource, audio_name, audio_seconds
 from fastwhisper_jax.data.manifest import Dropped, Utterance, read_manifest
 from fastwhisper_jax.data.shards import is_prepared, read_prepared
 from fastwhisper_jax.errors import InputError

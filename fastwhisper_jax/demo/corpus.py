@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
 from fastwhisper_jax.demo.sentences import Part, sentences
-from fastwhisper_jax.demo.speech import SAMPLE_RATE_HZ, Voice, synthesise
+from fastwhisper_jax.demo.speech import Voice, synthesise
 
 # What the shipped teacher was trained on; the demo's students hear none of them.
 TEACHER_VOICES = (
@@ -52,7 +53,7 @@ SLOWEST, FASTEST = 145, 185  # words a minute
 
 
 @dataclasses.dataclass(frozen=True)
-class CorpusPlan:
+class CorpusSpec:
     """What is to be spoken.
 
     Attributes:
@@ -70,7 +71,7 @@ class CorpusPlan:
     seed: int
 
 
-def write_corpus(plan: CorpusPlan, folder: Path, advance: Callable[[int], object]) -> Path:
+def write_corpus(plan: CorpusSpec, folder: Path, advance: Callable[[int], object]) -> Path:
     """Speaks a corpus and writes it.
 
     Args:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import soxr
 
+from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
 from fastwhisper_jax.errors import InputError
-
-SAMPLE_RATE_HZ = 16_000
 
 # speak_lib.h of espeak-ng 1.52.
 _SYNCHRONOUS = 2

@@ -13,10 +13,11 @@ import jax
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from fastwhisper_jax.interop import names
-from fastwhisper_jax.interop.configs import SIZES
-from fastwhisper_jax.models.dimensions import SAMPLE_RATE_HZ, ModelDimensions
-from fastwhisper_jax.models.whisper import init_params
+from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
+from fastwhisper_jax.export.hf_configs import SIZES
+from fastwhisper_jax.models.whisper import hf_names as names
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.forward import init_params
 
 # Pieces of the vocabulary that are no single byte.
 MERGES = 8

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.error_rates import error_rates
 from fastwhisper_jax.evaluation.normalizers import normalizer
-from fastwhisper_jax.models.whisper import Params
+from fastwhisper_jax.models.whisper.forward import Params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,13 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from fastwhisper_jax.audio.constants import FRAMES_PER_POSITION, FRAMES_PER_SECOND
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.models.dimensions import (
-    FRAMES_PER_POSITION,
-    FRAMES_PER_SECOND,
-    ModelDimensions,
-)
-from fastwhisper_jax.models.whisper import Params
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.forward import Params
 
 
 def kept_layers(

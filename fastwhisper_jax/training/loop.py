@@ -11,9 +11,7 @@ from jax.sharding import Mesh
 
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.schedule import BatchSchedule
-from fastwhisper_jax.errors import InputError, Interrupted, TrainingError
-from fastwhisper_jax.files import Path
-from fastwhisper_jax.training.assembly import (
+from fastwhisper_jax.distillation.assembly import (
     Models,
     RunData,
     Score,
@@ -22,23 +20,19 @@ from fastwhisper_jax.training.assembly import (
     first_state,
     jitted_step,
     languages,
-    make_distillation,
     make_evaluate,
+    make_step_config,
 )
+from fastwhisper_jax.distillation.run_schedule import RunSchedule, make_run_schedule
+from fastwhisper_jax.errors import InputError, Interrupted, TrainingError
+from fastwhisper_jax.files import Path
+from fastwhisper_jax.progress import progress
 from fastwhisper_jax.training.checkpoints import Checkpoints
-from fastwhisper_jax.training.feeding import device_batches, make_featurise
+from fastwhisper_jax.training.input import device_batches, make_featurise
 from fastwhisper_jax.training.interruption import stop_request
 from fastwhisper_jax.training.metrics import Dispatched, MetricsLog
-from fastwhisper_jax.training.plan import RunPlan, make_plan
-from fastwhisper_jax.training.progress import progress
 from fastwhisper_jax.training.state import TrainState
-from fastwhisper_jax.training.step import (
-    Batch,
-    Distillation,
-    Metrics,
-    Phase,
-    TrainStep,
-)
+from fastwhisper_jax.training.step import Batch, Metrics, Phase, StepConfig, TrainStep
 
 CHECKPOINTS = "checkpoints"
 SHOWN = ("loss", "eval_wer")
@@ -76,8 +70,8 @@ def train(
         Interrupted: the run was asked to stop and has saved its state.
     """
     settings = config.training
-    plan = make_plan(config.objective, config.optimizer, len(schedule))
-    setup = make_distillation(config, models, plan, mesh)
+    plan = make_run_schedule(config.objective, config.optimizer, len(schedule))
+    setup = make_step_config(config, models, plan, mesh)
     shapes = abstract_state(config, models.student_params, models.shares_encoder, plan, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, shapes)
     featurise = make_featurise(
@@ -163,7 +157,7 @@ class PhasedStep:
     """The compiled steps of a run, one a phase; jit adds one a label bucket."""
 
     def __init__(
-        self, setup: Distillation, plan: RunPlan, shardings: TrainState, mesh: Mesh
+        self, setup: StepConfig, plan: RunSchedule, shardings: TrainState, mesh: Mesh
     ) -> None:
         self._plan = plan
         self._make = lambda phase: jitted_step(setup, phase, plan, shardings, mesh)

@@ -5,13 +5,19 @@ from typing import Any
 
 import jax
 
+# Checkpoints name this field as the first version did, so that its runs go on.
+_NAMES_ON_DISK = {"self_teacher_params": "self_params"}
+
 
 def named_leaves(tree: Any) -> dict[str, Any]:
     """'params/encoder/conv1/kernel' → leaf, in the order of `jax.tree.leaves`; None is no leaf."""
     with_paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in with_paths
-    }
+    return {_name(path): leaf for path, leaf in with_paths}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    field, slash, rest = jax.tree_util.keystr(path, simple=True, separator="/").partition("/")
+    return _NAMES_ON_DISK.get(field, field) + slash + rest
 
 
 def nest(named: Mapping[str, Any]) -> dict[str, Any]:

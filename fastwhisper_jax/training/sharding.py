@@ -11,7 +11,7 @@ embedding is divided over its width.
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,27 +20,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions, Rematerialise
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 TOKEN_AXIS = "tensor"
 BATCH = P(BATCH_AXES)
-# Of the embedding, from the axis that divides it first: the neighbours along `fsdp` then hold
-# neighbouring columns, and those along `tensor` whole stretches of them.
-WIDTH_AXES = ("tensor", "fsdp")
 
-RULES: tuple[tuple[str, P], ...] = (
-    (r"layers/.*/(query|key|value|fc1)/kernel$", P(None, "fsdp", "tensor")),
-    (r"layers/.*/(query|value|fc1)/bias$", P(None, "tensor")),
-    (r"layers/.*/(out|fc2)/kernel$", P(None, "tensor", "fsdp")),
-    (r"layers/.*/(scale|bias)$", P()),
-    (r"conv[12]/kernel$", P(None, None, WIDTH_AXES)),
-    (r"embed_tokens$", P(None, WIDTH_AXES)),
-    (r"positions$", P(None, WIDTH_AXES)),
-    (r"(scale|bias)$", P()),
-    (r"(step|count)$", P()),
-)
+# (pattern, spec): a leaf whose path the pattern is found in lies as the spec says.
+ShardingRules = Sequence[tuple[str, P]]
 
 
 def make_mesh(
@@ -87,33 +74,6 @@ def make_mesh(
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def model_options(
-    mesh: Mesh,
-    dtype: str,
-    rematerialise: Rematerialise = "nothing",
-    dropout: float = 0.0,
-    *,
-    trains_encoder: bool = False,
-) -> ModelOptions:
-    """How to compute a model whose batch is divided over a mesh."""
-    # By the mesh, not by the process's own devices: a plan compiles for others.
-    platform = mesh.devices.flat[0].platform
-    is_one_cpu = mesh.size == 1 and platform == "cpu"
-    attention: Literal["together", "by_head", "fused"] = "by_head" if is_one_cpu else "together"
-    if platform == "tpu":
-        attention = "fused"
-    return ModelOptions(
-        dtype=dtype,
-        rematerialise=rematerialise,
-        dropout=dropout,
-        attention=attention,
-        encodes_by_row=is_one_cpu and not trains_encoder,
-        activations=batch_sharding(mesh) if mesh.size > 1 else None,
-        parameter_axis="fsdp" if mesh.size > 1 else None,
-        tensor_axis="tensor" if mesh.shape["tensor"] > 1 else None,
-    )
-
-
 def batch_shards(mesh_shape: Mapping[str, int]) -> int:
     """Parts that the rows of a batch are divided into, by the sizes of a mesh's axes."""
     return math.prod(mesh_shape[axis] for axis in BATCH_AXES)
@@ -131,36 +91,12 @@ def check_batch(name: str, batch_size: int, mesh: Mesh, accumulation_steps: int 
         )
 
 
-def check_tensor_axis(
-    models: dict[str, ModelDimensions], lengths: Sequence[int], mesh: Mesh
-) -> None:
-    """Checks that heads and target tokens divide over the axis `tensor`.
-
-    Args:
-        models: sizes by name, for the error.
-        lengths: T of every batch.
-        mesh: with that axis.
-
-    Raises:
-        InputError: some do not; all of them in one line.
-    """
-    size = mesh.shape["tensor"]
-    faults = [
-        f"the {name}'s {heads} heads do not"
-        for name, dims in models.items()
-        for heads in sorted({dims.n_audio_head, dims.n_text_head})
-        if heads % size
-    ]
-    faults += [f"batches of {length} target tokens do not" for length in lengths if length % size]
-    if faults:
-        raise InputError(f"{'; '.join(faults)} divide over mesh.tensor={size}; change mesh.tensor")
-
-
-def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+def tree_shardings(tree: Any, rules: ShardingRules, mesh: Mesh) -> Any:
     """The sharding of every leaf of a tree of parameters, or of a state made of such trees.
 
     Args:
         tree: arrays, or shapes as from `jax.eval_shape`.
+        rules: patterns of paths and what they lay where; the first that is found decides.
         mesh: with the axes of the rules.
 
     Raises:
@@ -171,7 +107,7 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        spec = next((spec for pattern, spec in RULES if re.search(pattern, name)), None)
+        spec = next((spec for pattern, spec in rules if re.search(pattern, name)), None)
         if spec is None:
             faults.append(f"no sharding rule matches {name} {leaf.shape}")
             return NamedSharding(mesh, P())

@@ -23,7 +23,7 @@ class TrainState:
         frozen_params: the student's own frozen parameters. An encoder that is the teacher's is in
             neither: the step reads it from the teacher's parameters.
         opt_state: optimiser state of `params` alone.
-        self_params: the student's earlier self, shaped like `params`; None in a run no update of
+        self_teacher_params: the student's earlier self, shaped like `params`; None in a run no update of
             which learns from it.
     """
 
@@ -31,7 +31,7 @@ class TrainState:
     params: dict[str, Any]
     frozen_params: dict[str, Any]
     opt_state: optax.OptState
-    self_params: dict[str, Any] | None
+    self_teacher_params: dict[str, Any] | None
 
 
 def split_params(
@@ -80,7 +80,7 @@ def init_state(
     params: dict[str, Any],
     frozen_params: dict[str, Any],
     optimizer: optax.GradientTransformation,
-    keeps_self: bool,
+    keeps_self_teacher: bool,
 ) -> TrainState:
     """The state before the first update.
 
@@ -88,14 +88,14 @@ def init_state(
         params: trained parameters.
         frozen_params: the student's own frozen parameters.
         optimizer: its state is made for `params` only.
-        keeps_self: allocate the student's earlier self (it is seeded when its phase begins).
+        keeps_self_teacher: allocate the student's earlier self (it is seeded when its phase begins).
     """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         frozen_params=frozen_params,
         opt_state=optimizer.init(params),
-        self_params=jax.tree.map(jnp.copy, params) if keeps_self else None,
+        self_teacher_params=jax.tree.map(jnp.copy, params) if keeps_self_teacher else None,
     )
 
 

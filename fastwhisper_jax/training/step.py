@@ -16,17 +16,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from fastwhisper_jax.losses.askd import Weights
+from fastwhisper_jax.losses.chunked import Sums, distillation_sums
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
-from fastwhisper_jax.objectives.askd import Weights
-from fastwhisper_jax.objectives.chunked import Sums, distillation_sums
+from fastwhisper_jax.models.options import ModelOptions
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.sharding_rules import WIDTH_AXES
 from fastwhisper_jax.training.random_keys import DROPOUT, step_key
-from fastwhisper_jax.training.sharding import (
-    BATCH_AXES,
-    TOKEN_AXIS,
-    WIDTH_AXES,
-    batch_sharding,
-)
+from fastwhisper_jax.training.sharding import BATCH_AXES, TOKEN_AXIS, batch_sharding
 from fastwhisper_jax.training.state import TrainState, whole_student
 
 Batch = dict[str, jax.Array]
@@ -38,11 +35,11 @@ class Phase(NamedTuple):
     """What has to be run at all. Chosen on the host, outside `jax.jit`."""
 
     runs_teacher: bool
-    runs_self: bool
+    runs_self_teacher: bool
 
 
 @dataclasses.dataclass(frozen=True)
-class Distillation:
+class StepConfig:
     """Everything static about a step.
 
     Attributes:
@@ -75,7 +72,7 @@ class Distillation:
 
 
 def make_train_step(
-    setup: Distillation,
+    setup: StepConfig,
     phase: Phase,
     weights_at: Callable[[jax.Array], Weights],
     learning_rate_at: optax.Schedule,
@@ -107,7 +104,7 @@ def make_train_step(
         state: TrainState, teacher_params: dict[str, Any], batch: Batch
     ) -> tuple[TrainState, Metrics]:
         weights = weights_at(state.step)
-        self_params = _renewed_self(setup, state) if phase.runs_self else None
+        self_teacher_params = _renewed_self(setup, state) if phase.runs_self_teacher else None
         target_count = batch["label_mask"].sum()
 
         def mean_loss(
@@ -115,7 +112,15 @@ def make_train_step(
         ) -> tuple[jax.Array, Sums]:
             student = dataclasses.replace(state, params=params)
             sums = _sums(
-                setup, phase, student, self_params, teacher_params, micro_batch, weights, key, mesh
+                setup,
+                phase,
+                student,
+                self_teacher_params,
+                teacher_params,
+                micro_batch,
+                weights,
+                key,
+                mesh,
             )
             return sums.loss / target_count, sums
 
@@ -128,14 +133,18 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        if phase.runs_self and setup.ema_decay is not None:
-            self_params = optax.incremental_update(params, self_params, 1.0 - setup.ema_decay)
+        if phase.runs_self_teacher and setup.ema_decay is not None:
+            self_teacher_params = optax.incremental_update(
+                params, self_teacher_params, 1.0 - setup.ema_decay
+            )
         new_state = dataclasses.replace(
             state,
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
-            self_params=self_params if phase.runs_self else state.self_params,
+            self_teacher_params=self_teacher_params
+            if phase.runs_self_teacher
+            else state.self_teacher_params,
         )
         one, none = jnp.ones(()), jnp.zeros(())
         # Over the tokens of the updates that ran the term: a mean of 0 would say "no distance".
@@ -144,7 +153,7 @@ def make_train_step(
             "loss": (sums.loss, sums.count),
             "ce": (sums.ce, sums.count),
             "kl_teacher": (sums.kl_teacher, taught),
-            "kl_self": (sums.kl_self, sums.count if phase.runs_self else none),
+            "kl_self": (sums.kl_self, sums.count if phase.runs_self_teacher else none),
             "accuracy": (sums.correct, sums.count),
             "teacher_accuracy": (sums.teacher_correct, taught),
             "teacher_weight": (weights.teacher, one),
@@ -158,19 +167,21 @@ def make_train_step(
     return train_step
 
 
-def _renewed_self(setup: Distillation, state: TrainState) -> dict[str, Any]:
+def _renewed_self(setup: StepConfig, state: TrainState) -> dict[str, Any]:
     """The earlier self as this update sees it: seeded, or a snapshot that is due, or as it was."""
-    assert state.self_params is not None
+    assert state.self_teacher_params is not None
     since = state.step - setup.self_begin
     is_due = since == 0 if setup.ema_decay is not None else since % setup.snapshot_steps == 0
-    return jax.tree.map(lambda x, old: jnp.where(is_due, x, old), state.params, state.self_params)
+    return jax.tree.map(
+        lambda x, old: jnp.where(is_due, x, old), state.params, state.self_teacher_params
+    )
 
 
 def _sums(
-    setup: Distillation,
+    setup: StepConfig,
     phase: Phase,
     state: TrainState,
-    self_params: dict[str, Any] | None,
+    self_teacher_params: dict[str, Any] | None,
     teacher_params: dict[str, Any],
     batch: Batch,
     weights: Weights,
@@ -192,39 +203,49 @@ def _sums(
         )
 
     if setup.shares_encoder:
-        hidden = self_hidden = encode_by_teacher()
+        encoder_states = self_teacher_encoder_states = encode_by_teacher()
     else:
         window = batch["log_mel"][:, : dims.n_frames]
         encoder_key = encoder_key if trains_encoder else None
-        hidden = self_hidden = whisper.encode(student, dims, window, options, encoder_key)
+        encoder_states = self_teacher_encoder_states = whisper.encode(
+            student, dims, window, options, encoder_key
+        )
 
-    states = whisper.decode(student, dims, tokens, hidden, options, decoder_key)
+    states = whisper.decode(student, dims, tokens, encoder_states, options, decoder_key)
     states = jax.lax.with_sharding_constraint(states, batch_sharding(mesh))
-    teacher_states = teacher_embedding = self_states = self_embedding = None
+    teacher_states = teacher_embedding = self_teacher_states = self_teacher_embedding = None
     if phase.runs_teacher:
         teacher_states = batch.get("teacher_states")
         if teacher_states is None:
-            teacher_hidden = hidden if setup.shares_encoder else encode_by_teacher()
+            teacher_encoder_states = encoder_states if setup.shares_encoder else encode_by_teacher()
             teacher_states = whisper.decode(
-                teacher_params, setup.teacher_dims, tokens, teacher_hidden, setup.teacher_options
+                teacher_params,
+                setup.teacher_dims,
+                tokens,
+                teacher_encoder_states,
+                setup.teacher_options,
             )
         teacher_embedding = teacher_params["decoder"]["embed_tokens"]
-    if self_params is not None:
+    if self_teacher_params is not None:
         itself = whole_student(
-            dataclasses.replace(state, params=self_params), teacher_params, setup.shares_encoder
+            dataclasses.replace(state, params=self_teacher_params),
+            teacher_params,
+            setup.shares_encoder,
         )
         if trains_encoder:
-            self_hidden = whisper.encode(itself, dims, window, options)
-        self_states = whisper.decode(itself, dims, tokens, self_hidden, options)
-        self_embedding = itself["decoder"]["embed_tokens"]
+            self_teacher_encoder_states = whisper.encode(itself, dims, window, options)
+        self_teacher_states = whisper.decode(
+            itself, dims, tokens, self_teacher_encoder_states, options
+        )
+        self_teacher_embedding = itself["decoder"]["embed_tokens"]
 
     return distillation_sums(
         states,
         student["decoder"]["embed_tokens"],
         teacher_states,
         teacher_embedding,
-        self_states,
-        self_embedding,
+        self_teacher_states,
+        self_teacher_embedding,
         batch["labels"],
         batch["label_mask"],
         weights,
@@ -268,13 +289,13 @@ def _accumulate(
 
 
 def make_eval_step(
-    setup: Distillation, mesh: Mesh
+    setup: StepConfig, mesh: Mesh
 ) -> Callable[[TrainState, dict[str, Any], Batch], Metrics]:
     """Builds the student's cross-entropy and token accuracy on a batch, as pairs (sum, count)."""
     setup = dataclasses.replace(
         setup, student_options=dataclasses.replace(setup.student_options, dropout=0.0)
     )
-    phase = Phase(runs_teacher=False, runs_self=False)
+    phase = Phase(runs_teacher=False, runs_self_teacher=False)
 
     def eval_step(state: TrainState, teacher_params: dict[str, Any], batch: Batch) -> Metrics:
         weights = Weights(jnp.ones(()), jnp.zeros(()), jnp.zeros(()))

@@ -2,7 +2,7 @@
 
 A recording's windows follow each other: where one starts, and what its prompt holds, is known only
 when the one before is decoded. So a batch takes one window of each of several recordings; a
-recording that is done gives its place, its lane, to the next one.
+recording that is done gives its place, its slot, to the next one.
 """
 
 import dataclasses
@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from fastwhisper_jax.transcription.fallback import (
+from fastwhisper_jax.audio.constants import SECONDS_PER_FRAME
+from fastwhisper_jax.decoding.fallback import (
     DecodedWindow,
     Thresholds,
     compression_ratio,
     needs_fallback,
 )
-from fastwhisper_jax.transcription.lane import Lane, Prompts, Recording
-from fastwhisper_jax.transcription.model import WindowModel
 from fastwhisper_jax.transcription.segments import Transcript
+from fastwhisper_jax.transcription.slot import Prompts, Recording, Slot
+from fastwhisper_jax.transcription.window_model import WindowModel
 from fastwhisper_jax.transcription.word_timestamps import token_times
 from fastwhisper_jax.transcription.words import Decode
 
@@ -32,7 +33,7 @@ class LongForm:
     Attributes:
         prompts: the tokens of prompts.
         thresholds: when a window is decoded again.
-        lanes: B, recordings at a time.
+        slots: B, recordings at a time.
         window_frames: L, mel frames of a window.
         decode: text tokens to text.
         max_new_tokens: the most tokens a window.
@@ -42,7 +43,7 @@ class LongForm:
 
     prompts: Prompts
     thresholds: Thresholds
-    lanes: int
+    slots: int
     window_frames: int
     decode: Decode
     max_new_tokens: int
@@ -55,7 +56,7 @@ def transcribe_recordings(
 ) -> Iterator[tuple[int, Transcript]]:
     """Transcribes recordings, each yielded as soon as it is done, with its number.
 
-    A recording is opened when a lane is free, and closed when it is done; the result does not
+    A recording is opened when a slot is free, and closed when it is done; the result does not
     depend on which others are decoded beside it.
 
     Args:
@@ -66,77 +67,77 @@ def transcribe_recordings(
 
     Source: openai/whisper `transcribe.py`.
     """
-    lanes: list[Lane | None] = [None] * how.lanes
+    slots: list[Slot | None] = [None] * how.slots
     try:
         while True:
-            # Whoever is in a lane has a window left to decode.
-            for place in range(how.lanes):
-                while lanes[place] is None and (opened := next(recordings, None)) is not None:
-                    lane = Lane(*opened, how.prompts, how.window_frames)
-                    if lane.is_done:  # not a single frame
-                        lane.recording.close()
-                        yield lane.index, lane.transcript()
+            # Whoever is in a slot has a window left to decode.
+            for place in range(how.slots):
+                while slots[place] is None and (opened := next(recordings, None)) is not None:
+                    slot = Slot(*opened, how.prompts, how.window_frames)
+                    if slot.is_done:  # not a single frame
+                        slot.recording.close()
+                        yield slot.index, slot.transcript()
                     else:
-                        lanes[place] = lane
-            if not any(lanes):
+                        slots[place] = slot
+            if not any(slots):
                 return
-            _decode_round(lanes, model, how)
-            for place, current in enumerate(lanes):
+            _decode_round(slots, model, how)
+            for place, current in enumerate(slots):
                 if current is not None and current.is_done:
-                    lanes[place] = None
+                    slots[place] = None
                     current.recording.close()
                     yield current.index, current.transcript()
     finally:
-        for left in lanes:
+        for left in slots:
             if left is not None:
                 left.recording.close()
 
 
-def _decode_round(lanes: list[Lane | None], model: WindowModel, how: LongForm) -> None:
-    """Decodes the next window of every lane."""
-    taken = {place: lane for place, lane in enumerate(lanes) if lane is not None}
-    windows = {place: lane.recording.window(lane.seek) for place, lane in taken.items()}
+def _decode_round(slots: list[Slot | None], model: WindowModel, how: LongForm) -> None:
+    """Decodes the next window of every slot."""
+    taken = {place: slot for place, slot in enumerate(slots) if slot is not None}
+    windows = {place: slot.recording.window(slot.seek) for place, slot in taken.items()}
     silence = np.zeros_like(next(iter(windows.values())))
-    hidden = model.encode(np.stack([windows.get(i, silence) for i in range(len(lanes))]))
+    encoder_states = model.encode(np.stack([windows.get(i, silence) for i in range(len(slots))]))
     codes = tuple(how.prompts.languages)
-    if codes and any(lane.language is None for lane in taken.values()):
-        found = model.detect_language(hidden)
-        for place, lane in taken.items():
-            lane.language = lane.language or codes[found[place]]
-    decoded = _decode_with_fallback(hidden, taken, model, how)
-    for place, lane in taken.items():
+    if codes and any(slot.language is None for slot in taken.values()):
+        found = model.detect_language(encoder_states)
+        for place, slot in taken.items():
+            slot.language = slot.language or codes[found[place]]
+    decoded = _decode_with_fallback(encoder_states, taken, model, how)
+    for place, slot in taken.items():
         window = decoded[place]
         times = None
         if how.word_timestamps:
-            times = _token_times(hidden, place, lane, window, model, how)
-        before = lane.seek
-        lane.accept(window, how.thresholds, how.decode, times)
-        how.on_progress((min(lane.seek, lane.recording.frames) - before) / 100)
+            times = _token_times(encoder_states, place, slot, window, model, how)
+        before = slot.seek
+        slot.accept(window, how.thresholds, how.decode, times)
+        how.on_progress((min(slot.seek, slot.recording.frames) - before) * SECONDS_PER_FRAME)
 
 
 def _decode_with_fallback(
-    hidden: Any, taken: dict[int, Lane], model: WindowModel, how: LongForm
+    encoder_states: Any, taken: dict[int, Slot], model: WindowModel, how: LongForm
 ) -> dict[int, DecodedWindow]:
     """Decodes every window; those that fail again, at one temperature after the other."""
-    prompts = {place: lane.prompt() for place, lane in taken.items()}
+    prompts = {place: slot.prompt() for place, slot in taken.items()}
     # Two widths only, so that nothing is compiled more than twice for a batch size.
-    width = shortest = min(len(lane.start_tokens) for lane in taken.values())
+    width = shortest = min(len(slot.start_tokens) for slot in taken.values())
     if max(map(len, prompts.values())) > shortest:
         width = shortest + 1 + how.prompts.most_previous
-    prompt = np.full((how.lanes, width), how.prompts.end_of_text, np.int32)
-    lengths = np.full((how.lanes,), shortest, np.int32)
+    prompt = np.full((how.slots, width), how.prompts.end_of_text, np.int32)
+    lengths = np.full((how.slots,), shortest, np.int32)
     for place, given in prompts.items():
         prompt[place, : len(given)] = given
         lengths[place] = len(given)
     decoded: dict[int, DecodedWindow] = {}
     failed = set(taken)
     for attempt, temperature in enumerate(how.thresholds.temperatures):
-        temperatures = np.full((how.lanes,), temperature, np.float32)
-        seeds = np.zeros((how.lanes,), np.uint32)
+        temperatures = np.full((how.slots,), temperature, np.float32)
+        seeds = np.zeros((how.slots,), np.uint32)
         for place in failed:
             seeds[place] = _seed(taken[place], attempt)
-        row_mask = np.array([place in failed for place in range(how.lanes)])
-        found = model.decode(hidden, prompt, lengths, temperatures, seeds, row_mask)
+        row_mask = np.array([place in failed for place in range(how.slots)])
+        found = model.decode(encoder_states, prompt, lengths, temperatures, seeds, row_mask)
         for place in failed:
             count = int(found.counts[place])
             tokens = tuple(found.tokens[place, :count].tolist())
@@ -156,22 +157,27 @@ def _decode_with_fallback(
     return decoded
 
 
-def _seed(lane: Lane, attempt: int) -> int:
+def _seed(slot: Slot, attempt: int) -> int:
     """Another one for each window and attempt, whatever else is in the batch."""
-    return zlib.crc32(f"{lane.recording.frames} {lane.seek} {attempt}".encode())
+    return zlib.crc32(f"{slot.recording.frames} {slot.seek} {attempt}".encode())
 
 
 def _token_times(
-    hidden: Any, place: int, lane: Lane, window: DecodedWindow, model: WindowModel, how: LongForm
+    encoder_states: Any,
+    place: int,
+    slot: Slot,
+    window: DecodedWindow,
+    model: WindowModel,
+    how: LongForm,
 ) -> np.ndarray:
     """The end of each token of a window in seconds from the window's start: (T,).
 
     The decoder reads the window's own tokens again, without previous text.
     """
-    start = lane.start_tokens
+    start = slot.start_tokens
     tokens = [*start, *window.tokens]
     # The same width at each call, so that one is compiled.
     padded = np.full((len(start) + how.max_new_tokens,), how.prompts.end_of_text, np.int32)
     padded[: len(tokens)] = tokens
-    attention = model.attend(hidden, place, padded)
-    return token_times(attention[:, len(start) : len(tokens), : max(lane.frames // 2, 1)])
+    attention = model.attend(encoder_states, place, padded)
+    return token_times(attention[:, len(start) : len(tokens), : max(slot.frames // 2, 1)])

@@ -3,10 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+from fastwhisper_jax.audio.constants import FRAMES_PER_POSITION
 from fastwhisper_jax.transcription.words import WITHOUT_SPACES
-
-FRAMES_PER_TIMESTAMP = 2
-SECONDS_PER_FRAME = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +98,7 @@ def split_window(
         end = frames
         if any(is_timestamp):
             last = max(i for i, found in enumerate(is_timestamp) if found)
-            end = (tokens[last] - timestamp_begin) * FRAMES_PER_TIMESTAMP or frames
+            end = (tokens[last] - timestamp_begin) * FRAMES_PER_POSITION or frames
         return (Span(0, len(tokens), 0, end),), frames
     ends_in_one_timestamp = is_timestamp[-2:] == [False, True]
     if ends_in_one_timestamp:
@@ -109,8 +107,8 @@ def split_window(
         Span(
             first,
             last,
-            (tokens[first] - timestamp_begin) * FRAMES_PER_TIMESTAMP,
-            (tokens[last - 1] - timestamp_begin) * FRAMES_PER_TIMESTAMP,
+            (tokens[first] - timestamp_begin) * FRAMES_PER_POSITION,
+            (tokens[last - 1] - timestamp_begin) * FRAMES_PER_POSITION,
         )
         for first, last in zip([0, *cuts], cuts, strict=False)
     )

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastwhisper_jax.models.cached_decoder import unstack_layers
-from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
-from fastwhisper_jax.models.layers import DecoderLayer
-from fastwhisper_jax.models.whisper import Params
+from fastwhisper_jax.audio.constants import SECONDS_PER_TIMESTAMP
+from fastwhisper_jax.models.options import ModelOptions
+from fastwhisper_jax.models.whisper.cached_decoder import unstack_layers
+from fastwhisper_jax.models.whisper.decoder import DecoderLayer
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.forward import Params
 
 MEDIAN_WIDTH = 7
 
@@ -20,7 +22,7 @@ def cross_attention(
     dims: ModelDimensions,
     options: ModelOptions,
     tokens: jax.Array,
-    hidden: jax.Array,
+    encoder_states: jax.Array,
     heads: Sequence[tuple[int, int]],
 ) -> jax.Array:
     """What chosen heads attend to while the decoder reads tokens.
@@ -30,7 +32,7 @@ def cross_attention(
         dims: sizes of the model.
         options: how to compute; the attention's softmax is float32 in any case.
         tokens: (B, T) int32.
-        hidden: (B, S, D), the output of `encode`.
+        encoder_states: (B, S, D), the output of `encode`.
         heads: (layer, head) pairs, both from 0.
 
     Returns:
@@ -40,24 +42,26 @@ def cross_attention(
     layer = DecoderLayer(dims.n_state, dims.n_text_head, dims.n_text_mlp, options)
     dtype = options.compute_dtype
     x = decoder["embed_tokens"][tokens] + decoder["positions"][None, : tokens.shape[1]]
-    hidden = hidden.astype(dtype)
+    encoder_states = encoder_states.astype(dtype)
     attended: dict[tuple[int, int], jax.Array] = {}
     # Layers above the last chosen head change nothing.
     for index in range(max(layer_index for layer_index, _ in heads) + 1):
         weights = {"params": decoder["layers"][index]}
-        watched: Any = layer.apply(weights, x, hidden, method=_watched)
+        watched: Any = layer.apply(weights, x, encoder_states, method=_watched)
         x, attention = watched
         attended |= {(index, head): attention[:, head] for at, head in heads if at == index}
     return jnp.stack([attended[pair] for pair in heads], axis=1)
 
 
-def _watched(layer: DecoderLayer, x: jax.Array, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _watched(
+    layer: DecoderLayer, x: jax.Array, encoder_states: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The layer's output for x (B, T, D), and its cross-attention (B, N, T, S)."""
     normed = layer.attn_norm(x)
     causal = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
     x = x + layer.attn(normed, *layer.attn.keys_values(normed), causal)
     normed = layer.cross_attn_norm(x)
-    keys, values = layer.cross_attn.keys_values(hidden)
+    keys, values = layer.cross_attn.keys_values(encoder_states)
     query = layer.cross_attn.query(normed).reshape(*x.shape[:2], layer.heads, keys.shape[-1])
     scores = jnp.einsum("BTNH,BNSH->BNTS", query, keys, preferred_element_type=jnp.float32)
     attention = jax.nn.softmax(scores * keys.shape[-1] ** -0.5, axis=-1)
@@ -65,7 +69,9 @@ def _watched(layer: DecoderLayer, x: jax.Array, hidden: jax.Array) -> tuple[jax.
     return x + layer.mlp(layer.mlp_norm(x)), attention
 
 
-def token_times(attention: np.ndarray, seconds_per_position: float = 0.02) -> np.ndarray:
+def token_times(
+    attention: np.ndarray, seconds_per_position: float = SECONDS_PER_TIMESTAMP
+) -> np.ndarray:
     """When the attention leaves for each token's successor: a token's end.
 
     Each head's attention is normalised over the tokens, smoothed along time, averaged over heads,

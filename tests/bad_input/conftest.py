@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastwhisper_jax.commands.run_directory import write_config
-from fastwhisper_jax.recipe import load_recipe, override
+from fastwhisper_jax.config.recipe import load_recipe, override
+from fastwhisper_jax.distillation.run_directory import write_config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastwhisper_jax.models.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 
 @pytest.fixture(scope="session")

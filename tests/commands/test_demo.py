@@ -9,8 +9,8 @@ import pytest
 
 from fastwhisper_jax.commands import demo, evaluate
 from fastwhisper_jax.commands.demo import Budget
-from fastwhisper_jax.interop.load import load_model
-from fastwhisper_jax.recipe import load_recipe, override
+from fastwhisper_jax.config.recipe import load_recipe, override
+from fastwhisper_jax.export.hf_load import load_model
 
 PROJECT = Path(__file__).parents[2]
 SMALL = Budget(train=16, test=8, steps=4)

@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from fastwhisper_jax.commands.export import card_facts
-from fastwhisper_jax.commands.models import load_pair
+from fastwhisper_jax.config.recipe import load_recipe, override
+from fastwhisper_jax.distillation.pair import load_pair
+from fastwhisper_jax.export.model_card import OtherTeacher
 from fastwhisper_jax.files import path_of
-from fastwhisper_jax.interop.model_card import OtherTeacher
-from fastwhisper_jax.recipe import load_recipe, override
 from fastwhisper_jax.training.checkpoints import Restored
 
 RESTORED = Restored(8, None, {"languages": ["es", "en"]}, ())

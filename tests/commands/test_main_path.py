@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from fastwhisper_jax.interop.load import load_model
+from fastwhisper_jax.export.hf_load import load_model
 from fastwhisper_jax.training.metrics import MetricsLog
 
 GUIDE = Path(__file__).parents[2] / "docs" / "own-audio.md"

@@ -15,12 +15,12 @@ import pytest
 from etils.epath import backend
 
 from fastwhisper_jax import files
+from fastwhisper_jax.audio.files import load_audio
 from fastwhisper_jax.commands import export
-from fastwhisper_jax.data.audio import load_audio
 from fastwhisper_jax.data.sources import read_source
+from fastwhisper_jax.distillation.array_store import open_store
 from fastwhisper_jax.errors import InputError, IntegrityError
 from fastwhisper_jax.training import loop
-from fastwhisper_jax.training.array_store import open_store
 from fastwhisper_jax.training.checkpoints import Checkpoints
 from fastwhisper_jax.training.metrics import MetricsLog
 from fastwhisper_jax.training.metrics_files import read_lines

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from fastwhisper_jax.commands import plan_command
-from fastwhisper_jax.planning import chips
-from fastwhisper_jax.planning.hlo_cost import Cost
-from fastwhisper_jax.planning.measure import Measured
-from fastwhisper_jax.planning.roofline import Roofline
-from fastwhisper_jax.recipe import load_recipe
+from fastwhisper_jax.commands import plan as plan_command
+from fastwhisper_jax.config.recipe import load_recipe
+from fastwhisper_jax.cost import chips
+from fastwhisper_jax.cost.hlo.cost import Cost
+from fastwhisper_jax.cost.measure import Measured
+from fastwhisper_jax.cost.roofline import Roofline
 from fastwhisper_jax.training.step import Phase
 
 LIBTPU = importlib.util.find_spec("libtpu") is not None

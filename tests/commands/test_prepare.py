@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from fastwhisper_jax.data.audio import EmbeddedAudio, load_audio
+from fastwhisper_jax.audio.files import EmbeddedAudio, load_audio
 from fastwhisper_jax.data.prepare import flac_bytes
 from fastwhisper_jax.data.sources import read_source
 from fastwhisper_jax.errors import InputError, IntegrityError

@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from fastwhisper_jax.commands.models import cut_student
-from fastwhisper_jax.commands.plan_shapes import batch_shapes
+from fastwhisper_jax.config.recipe import fields, load_recipe
+from fastwhisper_jax.distillation.assembly import Models, abstract_state, make_step_config
+from fastwhisper_jax.distillation.pair import cut_student
+from fastwhisper_jax.distillation.run_schedule import make_run_schedule
+from fastwhisper_jax.distillation.shapes import batch_shapes
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.dimensions import ModelDimensions
-from fastwhisper_jax.recipe import fields, load_recipe
-from fastwhisper_jax.training.assembly import Models, abstract_state, make_distillation
-from fastwhisper_jax.training.plan import make_plan
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.training.sharding import check_batch, make_mesh
 from fastwhisper_jax.training.step import make_train_step
 
@@ -82,9 +82,9 @@ def test_its_steps_have_the_shapes_of_its_state_in_every_phase(recipe):
     student = shapes_of(cut.dims)
     models = Models(teacher, shapes_of(teacher), cut.dims, student, cut.shares_encoder)
     total_steps = training.steps or training.epochs * STEPS_OF_AN_EPOCH
-    plan = make_plan(config.objective, config.optimizer, total_steps)
+    plan = make_run_schedule(config.objective, config.optimizer, total_steps)
     state = abstract_state(config, student, cut.shares_encoder, plan, mesh)
-    setup = make_distillation(config, models, plan, mesh)
+    setup = make_step_config(config, models, plan, mesh)
 
     rows, length = training.global_batch_size, config.data.target_buckets[0]
     batch = batch_shapes(config, teacher, mesh, rows, length, plan.teacher_end > 0)
@@ -98,7 +98,9 @@ def test_its_steps_have_the_shapes_of_its_state_in_every_phase(recipe):
         assert jax.tree.structure(after) == jax.tree.structure(state)
         jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype) or 1 / 0, after, state)
         assert {pair[0].shape for pair in metrics.values()} == {()}
-    assert any(phase.runs_self for phase in phases) == (state.self_params is not None)
+    assert any(phase.runs_self_teacher for phase in phases) == (
+        state.self_teacher_params is not None
+    )
 
 
 def test_the_three_small_recipes_differ_in_their_objective_alone():

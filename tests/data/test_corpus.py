@@ -3,8 +3,8 @@ import json
 import pytest
 
 from fastwhisper_jax.data.corpus import read_corpus
-from fastwhisper_jax.data.tokens import load_tokenizer
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.models.whisper.tokens import load_tokenizer
 
 
 @pytest.fixture
@@ -37,6 +37,6 @@ def test_a_lines_own_language_wins_over_the_recipes(corpus_of):
 
 
 def test_an_english_only_model_needs_no_language(corpus_of, monkeypatch):
-    monkeypatch.setattr("fastwhisper_jax.data.tokens.is_multilingual", lambda _: False)
+    monkeypatch.setattr("fastwhisper_jax.models.whisper.tokens.is_multilingual", lambda _: False)
     monkeypatch.setattr("fastwhisper_jax.data.corpus.is_multilingual", lambda _: False)
     assert corpus_of(None, default=None).utterances[0].language == "en"

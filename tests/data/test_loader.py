@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from fastwhisper_jax.data.batches import BatchPlan, BatchRules, UtteranceSize
+from fastwhisper_jax.data.batching import BatchLayout, BatchRules, UtteranceSize
 from fastwhisper_jax.data.loader import (
     assemble_batch,
     audio_inputs,
@@ -18,8 +18,8 @@ from fastwhisper_jax.data.loader import (
 )
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.data.schedule import BatchSchedule
-from fastwhisper_jax.data.tokens import UtteranceTokens, decoder_arrays
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.models.whisper.tokens import UtteranceTokens, decoder_arrays
 
 _END = 9
 
@@ -76,7 +76,7 @@ def _prefetch_threads():
 
 
 def test_a_batch_has_the_shapes_and_dtypes_of_its_contract(assemble):
-    batch = assemble(BatchPlan(8, ((0,), (4, 1), (), ())))
+    batch = assemble(BatchLayout(8, ((0,), (4, 1), (), ())))
     assert {name: (array.shape, array.dtype.name) for name, array in batch.items()} == {
         "audio": ((4, 8_000), "float32"),
         "frames": ((4,), "int32"),
@@ -87,7 +87,7 @@ def test_a_batch_has_the_shapes_and_dtypes_of_its_contract(assemble):
 
 
 def test_an_empty_row_is_silence_without_targets(assemble):
-    batch = assemble(BatchPlan(8, ((0,), ())))
+    batch = assemble(BatchLayout(8, ((0,), ())))
     assert not batch["audio"][1].any()
     assert batch["frames"].tolist() == [1, 0]
     assert not batch["label_mask"][1].any()
@@ -95,7 +95,7 @@ def test_an_empty_row_is_silence_without_targets(assemble):
 
 
 def test_joined_utterances_lie_back_to_back_with_their_labels_joined(utterances, tokens, assemble):
-    batch = assemble(BatchPlan(16, ((4, 1),)))
+    batch = assemble(BatchLayout(16, ((4, 1),)))
     expected = np.concatenate([np.full(800, 0.05, "f4"), np.full(320, 0.02, "f4")])
     np.testing.assert_array_equal(batch["audio"][0, :1_120], expected)
     assert not batch["audio"][0, 1_120:].any()
@@ -107,7 +107,7 @@ def test_joined_utterances_lie_back_to_back_with_their_labels_joined(utterances,
 
 def test_a_row_with_timestamps_says_when_each_utterance_is_spoken(utterances, tokens, assemble):
     """The prompt's last token, no timestamps, is 2; so 3 is 0.00 s, and 6 is 0.06 s."""
-    batch = assemble(BatchPlan(16, ((3, 1), (1,)), frozenset({3})))
+    batch = assemble(BatchLayout(16, ((3, 1), (1,)), frozenset({3})))
     row = decoder_arrays((1,), (3, *tokens[3].label, 5, 5, *tokens[1].label, 6), 16, _END)
     plain = decoder_arrays((1, 2), tokens[1].label, 16, _END)
     for name in ("input_ids", "labels", "label_mask"):
@@ -155,7 +155,7 @@ def test_what_replaces_audio_joins_the_batch(utterances, tokens):
         assert target_length == 8
         return {"encoder_states": np.zeros((len(rows), 3, 2), np.float16)}
 
-    plan = BatchPlan(8, ((4,), ()))
+    plan = BatchLayout(8, ((4,), ()))
     batch = assemble_batch(plan, utterances, tokens, cached, end_of_text=_END)
     assert batch.keys() == {"encoder_states", "input_ids", "labels", "label_mask"}
     assert seen == [[["4"], []]]
@@ -201,14 +201,14 @@ def test_an_error_is_raised_at_its_step_as_it_is(schedule, assemble):
 def test_the_interpreter_ends_at_once_and_silently_with_batches_unread(ending):
     program = f"""
         import sys, time
-        from fastwhisper_jax.data.batches import BatchPlan
-        from fastwhisper_jax.data.loader import prefetch_to_device, read_batches
+        from fastwhisper_jax.data.batching import BatchLayout
+        from fastwhisper_jax.data.loader import (prefetch_to_device, read_batches)
 
         def slow(plan):
             time.sleep(0.05)
             return {{}}
 
-        plans = [BatchPlan(8, ((0,),))] * 1000
+        plans = [BatchLayout(8, ((0,),))] * 1000
         batches = prefetch_to_device(read_batches(plans, slow), lambda batch: batch)
         next(batches)
         {ending}

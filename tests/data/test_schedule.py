@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from fastwhisper_jax.data.batches import BatchRules, UtteranceSize, plan_epoch
+from fastwhisper_jax.data.batching import BatchRules, UtteranceSize, epoch_layouts
 from fastwhisper_jax.data.schedule import BatchSchedule
 from fastwhisper_jax.errors import InputError
 
@@ -22,7 +22,7 @@ def _rules(**changes) -> BatchRules:
 @pytest.mark.parametrize("joining", [{}, _JOINING])
 def test_a_schedule_is_its_epochs_one_after_the_other(joining):
     sizes, rules = _sizes(101), _rules(**joining)
-    epochs = [plan_epoch(sizes, rules, epoch) for epoch in range(4)]
+    epochs = [epoch_layouts(sizes, rules, epoch) for epoch in range(4)]
     schedule = BatchSchedule(sizes, rules, epochs=4)
     expected = list(itertools.chain.from_iterable(epochs))
     assert len(schedule) == len(expected)

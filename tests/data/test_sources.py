@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from fastwhisper_jax.data.audio import EmbeddedAudio, load_audio
+from fastwhisper_jax.audio.files import EmbeddedAudio, load_audio
 from fastwhisper_jax.data.hugging_face import split_name
 from fastwhisper_jax.data.sources import read_source, read_usable
 from fastwhisper_jax.errors import InputError

@@ -3,13 +3,13 @@
 import soundfile
 
 from fastwhisper_jax.data.manifest import read_manifest
-from fastwhisper_jax.demo.corpus import UNSEEN_VOICES, CorpusPlan, write_corpus
+from fastwhisper_jax.demo.corpus import UNSEEN_VOICES, CorpusSpec, write_corpus
 from fastwhisper_jax.demo.sentences import sentences
 
 
 def test_recordings_are_as_the_manifest_says(speaks, tmp_path):
     done = []
-    plan = CorpusPlan("test-unseen", "test", UNSEEN_VOICES, 9, seed=3)
+    plan = CorpusSpec("test-unseen", "test", UNSEEN_VOICES, 9, seed=3)
     path = write_corpus(plan, tmp_path, done.append)
     utterances = read_manifest(path)
     assert path == tmp_path / "test-unseen.jsonl" and done == [1] * 9

@@ -6,10 +6,10 @@ import pytest
 
 import fastwhisper_jax.demo
 from fastwhisper_jax.commands import evaluate
-from fastwhisper_jax.demo.corpus import TEACHER_VOICES, CorpusPlan, write_corpus
+from fastwhisper_jax.demo.corpus import TEACHER_VOICES, CorpusSpec, write_corpus
 from fastwhisper_jax.demo.sentences import sentences
 from fastwhisper_jax.demo.untrained import DIMS
-from fastwhisper_jax.interop.load import load_model
+from fastwhisper_jax.export.hf_load import load_model
 
 TEACHER = Path(fastwhisper_jax.demo.__file__).parent / "teacher"
 HIGHEST_WER = 0.1  # on 16 utterances; its card says how well it does on more
@@ -23,7 +23,7 @@ def test_it_takes_at_most_4_mb_and_is_of_the_sizes_that_its_command_makes():
 
 
 def test_its_tokenizer_writes_every_sentence_and_reads_it_back():
-    from fastwhisper_jax.data.tokens import label_tokens, load_tokenizer, prompt_tokens
+    from fastwhisper_jax.models.whisper.tokens import label_tokens, load_tokenizer, prompt_tokens
 
     tokenizer = load_tokenizer(TEACHER)
     assert len(prompt_tokens(tokenizer, "en")) == 2  # English only
@@ -35,7 +35,7 @@ def test_its_tokenizer_writes_every_sentence_and_reads_it_back():
 
 @pytest.mark.usefixtures("speaks")
 def test_it_hears_sentences_that_it_was_not_trained_on(tmp_path):
-    plan = CorpusPlan("speech", "test", TEACHER_VOICES, 16, seed=77)
+    plan = CorpusSpec("speech", "test", TEACHER_VOICES, 16, seed=77)
     manifest = write_corpus(plan, tmp_path, lambda _: None)
     options = evaluate.Options(str(TEACHER), str(manifest), max_new_tokens=60, normalizer="basic")
     assert evaluate.run(options).wer < HIGHEST_WER

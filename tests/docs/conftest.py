@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from fastwhisper_jax.models.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 ROOT = Path(__file__).parents[2]
 # What of the checkout a command may name, where it is there.

@@ -16,7 +16,7 @@ from fastwhisper_jax.cli import main
 ROOT = Path(__file__).parents[2]
 
 # Sections that another test runs, in the programs that they are about: (page, heading).
-RUN_BY = {("docs/exports.md", "The runtimes"): "tests/interop/test_runtimes.py"}
+RUN_BY = {("docs/exports.md", "The runtimes"): "tests/export/test_runtimes.py"}
 
 # Fences of what is not run: configuration, output, pictures.
 QUIET_LANGUAGES = {"", "json", "text"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fastwhisper_jax.interop.names import TABLE
+from fastwhisper_jax.models.whisper.hf_names import TABLE
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

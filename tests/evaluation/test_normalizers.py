@@ -4,11 +4,7 @@ import json
 import pytest
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.evaluation.normalizers import (
-    NORMALIZERS,
-    normalizer,
-    without_diacritics,
-)
+from fastwhisper_jax.evaluation.normalizers import NORMALIZERS, normalizer, without_diacritics
 
 TEXTS = [
     "That agent is already logged on. Please enter your agent number followed by the pound key.",

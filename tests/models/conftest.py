@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastwhisper_jax.models import cached_decoder, whisper
-from fastwhisper_jax.models.dimensions import ModelOptions
-from fastwhisper_jax.models.encoder import sinusoids
+from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.layers import Norm, sum_in_blocks
+from fastwhisper_jax.models.options import ModelOptions
+from fastwhisper_jax.models.whisper import cached_decoder
+from fastwhisper_jax.models.whisper.encoder import sinusoids
 
 FLOAT32 = ModelOptions()
 LENGTH = 8
@@ -34,9 +35,9 @@ def tokens(dims):
 def forward(params, dims, log_mel, tokens, options, key=None):
     """Encoder output, decoder states and logits."""
     encoder_key, decoder_key = (None, None) if key is None else jax.random.split(key)
-    hidden = whisper.encode(params, dims, log_mel, options, encoder_key)
-    states = whisper.decode(params, dims, tokens, hidden, options, decoder_key)
-    return hidden, states, whisper.logits(params, states)
+    encoder_states = whisper.encode(params, dims, log_mel, options, encoder_key)
+    states = whisper.decode(params, dims, tokens, encoder_states, options, decoder_key)
+    return encoder_states, states, whisper.logits(params, states)
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +96,16 @@ def _reference(params, dims, log_mel, tokens):
         y = _norm(layer["attn_norm"], x)
         x = x + _attend(layer["attn"], dims.n_audio_head, y, y)
         x = x + _mlp(layer, x)
-    hidden = _norm(encoder["norm"], x)
+    encoder_states = _norm(encoder["norm"], x)
     x = decoder["embed_tokens"][tokens] + decoder["positions"][: tokens.shape[1]]
     for layer in _layers(decoder):
         y = _norm(layer["attn_norm"], x)
         x = x + _attend(layer["attn"], dims.n_text_head, y, y, causal=True)
         y = _norm(layer["cross_attn_norm"], x)
-        x = x + _attend(layer["cross_attn"], dims.n_text_head, y, hidden)
+        x = x + _attend(layer["cross_attn"], dims.n_text_head, y, encoder_states)
         x = x + _mlp(layer, x)
     states = _norm(decoder["norm"], x)
-    return hidden, states, states @ decoder["embed_tokens"].T
+    return encoder_states, states, states @ decoder["embed_tokens"].T
 
 
 def _mlp(layer, x):
@@ -134,9 +135,9 @@ def test_a_state_does_not_depend_on_later_tokens(dims, params, tokens, plain):
 
     @jax.jit
     @jax.jacrev
-    def gradient(embed_tokens, hidden):
+    def gradient(embed_tokens, encoder_states):
         decoder = params["decoder"] | {"embed_tokens": embed_tokens}
-        row = whisper.decode({"decoder": decoder}, dims, tokens[:1], hidden[:1], FLOAT32)
+        row = whisper.decode({"decoder": decoder}, dims, tokens[:1], encoder_states[:1], FLOAT32)
         return row[0] @ direction
 
     by_token = np.asarray(gradient(jnp.asarray(params["decoder"]["embed_tokens"]), plain[0]))
@@ -150,17 +151,17 @@ def test_cached_decoding_equals_decoding_at_once(dims, params, tokens, plain):
     """Whatever the cut: a prompt of three, one token, then four."""
 
     @jax.jit
-    def in_parts(params, hidden):
+    def in_parts(params, encoder_states):
         decoder = cached_decoder.unstack_layers(params, dims, FLOAT32)
-        cache = cached_decoder.start(decoder, dims, hidden, FLOAT32, max_length=LENGTH + 2)
+        cache = cached_decoder.start(decoder, dims, encoder_states, FLOAT32, max_length=LENGTH + 2)
         parts = []
         for part in jnp.split(tokens, [3, 4], axis=1):
             states, cache = cached_decoder.extend(decoder, dims, cache, part, FLOAT32)
             parts.append(states)
         return jnp.concatenate(parts, axis=1), cache.position
 
-    hidden, states, _ = plain
-    cached, position = in_parts(params, hidden)
+    encoder_states, states, _ = plain
+    cached, position = in_parts(params, encoder_states)
     np.testing.assert_allclose(cached, states, rtol=1e-5, atol=1e-5)
     assert int(position) == LENGTH
 
@@ -200,16 +201,16 @@ def test_bfloat16_computes_narrow_and_projects_wide(dims, params, log_mel, token
 
 
 def test_one_row_encoded_after_the_other_equals_all_at_once(params, dims, log_mel, plain):
-    hidden = jax.jit(whisper.encode, static_argnums=(1, 3))(
+    encoder_states = jax.jit(whisper.encode, static_argnums=(1, 3))(
         params, dims, log_mel, ModelOptions(encodes_by_row=True)
     )
-    np.testing.assert_allclose(hidden, plain[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(encoder_states, plain[0], rtol=1e-5, atol=1e-5)
 
 
 def test_attention_by_head_equals_attention_of_all_heads_together(
     dims, params, log_mel, tokens, plain
 ):
-    by_head = forward(params, dims, log_mel, tokens, ModelOptions(attention="by_head"))
+    by_head = forward(params, dims, log_mel, tokens, ModelOptions(attention="per_head"))
     for ours, theirs in zip(by_head, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
@@ -218,9 +219,9 @@ def test_a_shorter_context_takes_a_shorter_window(dims, params, log_mel, tokens)
     short = dataclasses.replace(dims, n_audio_ctx=12)
     encoder = params["encoder"] | {"positions": params["encoder"]["positions"][:12]}
     cut = params | {"encoder": encoder}
-    hidden, states, _ = forward(cut, short, log_mel[:, : short.n_frames], tokens, FLOAT32)
+    encoder_states, states, _ = forward(cut, short, log_mel[:, : short.n_frames], tokens, FLOAT32)
     expected = _reference(cut, short, log_mel[:, : short.n_frames], tokens)
-    np.testing.assert_allclose(hidden, expected[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(encoder_states, expected[0], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(states, expected[1], rtol=1e-4, atol=1e-4)
 
 

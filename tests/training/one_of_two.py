@@ -14,9 +14,9 @@ import sys
 import jax
 
 from fastwhisper_jax import cli
-from fastwhisper_jax.commands import models
+from fastwhisper_jax.distillation import pair as models
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.training import feeding
+from fastwhisper_jax.training import input as feeding
 
 HARMED_BATCH = 12  # far enough for the first updates to be under way
 

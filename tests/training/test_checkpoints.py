@@ -25,7 +25,7 @@ from fastwhisper_jax.training.named_leaves import named_leaves
 class State:
     step: jax.Array
     params: dict
-    self_params: dict | None
+    self_teacher_params: dict | None
     moments: tuple
 
 
@@ -44,7 +44,7 @@ def make_state(seed, devices=1):
             "half": kernel.astype(jnp.bfloat16),
             "tied": jax.device_put(jnp.array([np.nan, -0.0, np.inf], jnp.float32), replicated),
         },
-        self_params=None,
+        self_teacher_params=None,
         moments=(kernel * 2, ()),
     )
 
@@ -75,7 +75,7 @@ def test_restored_equals_saved_bit_for_bit(tmp_path, devices):
         restored = checkpoints.restore(state)
     assert (restored.step, restored.metadata, restored.skipped) == (5, metadata, ())
     assert jax.tree.structure(restored.state) == jax.tree.structure(state)
-    assert restored.state.self_params is None
+    assert restored.state.self_teacher_params is None
     assert bits(restored.state) == bits(state)
     assert restored.state.params["kernel"].sharding == state.params["kernel"].sharding
 
@@ -260,7 +260,7 @@ def test_another_state_is_refused_naming_every_leaf(saved):
     state = make_state(0)
     other = state.replace(
         params={"kernel": state.params["kernel"][:8], "half": state.params["kernel"]},
-        self_params={"new": jnp.zeros(2)},
+        self_teacher_params={"new": jnp.zeros(2)},
     )
     with Checkpoints(saved) as checkpoints, pytest.raises(InputError) as error:
         checkpoints.restore(other)
@@ -268,7 +268,7 @@ def test_another_state_is_refused_naming_every_leaf(saved):
     assert "params/kernel is float32[16,32] there and float32[8,32] here" in message
     assert "params/half is bfloat16[16,32] there and float32[16,32] here" in message
     assert "params/tied is float32[3] there and absent here" in message
-    assert "self_params/new is absent there and float32[2] here" in message
+    assert "self_teacher_params/new is absent there and float32[2] here" in message
     assert "moments" not in message
     assert "\n" not in message
 

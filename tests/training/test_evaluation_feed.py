@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from fastwhisper_jax.commands import train
-from fastwhisper_jax.training import assembly
+from fastwhisper_jax.distillation import assembly
 
 BATCHES = 5
 

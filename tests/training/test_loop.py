@@ -15,9 +15,9 @@ import jax
 import numpy as np
 import pytest
 
+from fastwhisper_jax.distillation.assembly import make_batch_schedule
 from fastwhisper_jax.errors import InputError, Interrupted, TrainingError
 from fastwhisper_jax.training import loop
-from fastwhisper_jax.training.assembly import make_batch_schedule
 from fastwhisper_jax.training.checkpoints import Checkpoints
 from fastwhisper_jax.training.step import Phase
 

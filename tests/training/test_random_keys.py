@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from fastwhisper_jax.config import DataConfig
-from fastwhisper_jax.objectives.askd import Weights
-from fastwhisper_jax.training import feeding, step
+from fastwhisper_jax.losses.askd import Weights
+from fastwhisper_jax.training import input as feeding
+from fastwhisper_jax.training import step
 from fastwhisper_jax.training.random_keys import DROPOUT, SPEC_AUGMENT, step_key
 from fastwhisper_jax.training.sharding import make_mesh
 from fastwhisper_jax.training.state import init_state
@@ -42,14 +43,14 @@ def key_of_dropout(tiny, monkeypatch):
     monkeypatch.setattr(step, "_sums", draw)
     optimizer = optax.sgd(1.0)
     train_step = step.make_train_step(
-        step.Distillation(tiny.TEACHER, tiny.STUDENT, chunk_tokens=8, seed=SEED),
-        step.Phase(runs_teacher=False, runs_self=False),
+        step.StepConfig(tiny.TEACHER, tiny.STUDENT, chunk_tokens=8, seed=SEED),
+        step.Phase(runs_teacher=False, runs_self_teacher=False),
         lambda _: Weights(1.0, 0.0, 0.0),
         optax.constant_schedule(1.0),
         optimizer,
         make_mesh(1, 1, devices=jax.devices()[:1]),
     )
-    state = init_state({"leaf": jnp.zeros(1)}, {}, optimizer, keeps_self=False)
+    state = init_state({"leaf": jnp.zeros(1)}, {}, optimizer, keeps_self_teacher=False)
     with pytest.raises(Drawn) as drawn:
         train_step(state.replace(step=STEP), {}, {"label_mask": jnp.ones((1, 1))})
     return drawn.value.args[0]

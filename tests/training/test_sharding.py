@@ -8,13 +8,14 @@ import numpy as np
 import optax
 import pytest
 
+from fastwhisper_jax.distillation.model_options import check_tensor_axis
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.sharding_rules import RULES
 from fastwhisper_jax.training.sharding import (
     batch_shards,
     check_batch,
-    check_tensor_axis,
     make_mesh,
     put_batch,
     tree_shardings,
@@ -44,7 +45,7 @@ def state_shapes(size):
 
     def make():
         params = whisper.init_params(dims, jax.random.key(0))
-        return init_state(*split_params(params, ()), optax.adamw(1e-3), keeps_self=True)
+        return init_state(*split_params(params, ()), optax.adamw(1e-3), keeps_self_teacher=True)
 
     return jax.eval_shape(make)
 
@@ -59,7 +60,7 @@ def test_every_leaf_of_every_published_size_is_placed_and_divides(
     size, fsdp, tensor, bytes_per_device
 ):
     shapes = state_shapes(size)
-    shardings = tree_shardings(shapes, mesh_of(fsdp, tensor))
+    shardings = tree_shardings(shapes, RULES, mesh_of(fsdp, tensor))
     assert jax.tree.structure(shardings) == jax.tree.structure(shapes)
     total = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
     share = bytes_per_device(shapes, shardings)
@@ -75,7 +76,7 @@ def test_a_leaf_without_a_rule_is_an_error_that_names_it():
         }
     }
     with pytest.raises(InputError) as error:
-        tree_shardings(tree, mesh_of(8))
+        tree_shardings(tree, RULES, mesh_of(8))
     assert str(error.value) == (
         "no sharding rule matches decoder/adapter/down (8, 4); "
         "decoder/embed_tokens (7, 12): 12 does not divide over fsdp=8; "
@@ -86,7 +87,7 @@ def test_a_leaf_without_a_rule_is_an_error_that_names_it():
 def test_a_leaf_over_two_axes_must_divide_over_both():
     tree = {"decoder": {"embed_tokens": jax.ShapeDtypeStruct((7, 12), jnp.float32)}}
     with pytest.raises(InputError, match="12 does not divide over tensor=4 x fsdp=2"):
-        tree_shardings(tree, mesh_of(2, 4))
+        tree_shardings(tree, RULES, mesh_of(2, 4))
 
 
 def test_devices_along_the_tensor_axis_share_their_rows():

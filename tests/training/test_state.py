@@ -61,26 +61,28 @@ def test_freezing_everything_is_an_error(params):
         split_params(params, ("encoder", "decoder"))
 
 
-@pytest.mark.parametrize("keeps_self", [False, True])
-def test_the_first_state_has_completed_no_update_and_no_moment_of_a_frozen_leaf(params, keeps_self):
+@pytest.mark.parametrize("keeps_self_teacher", [False, True])
+def test_the_first_state_has_completed_no_update_and_no_moment_of_a_frozen_leaf(
+    params, keeps_self_teacher
+):
     trained, kept = split_params(params, ("encoder", "decoder/embed_tokens"))
     state = jax.eval_shape(
-        lambda t, k: init_state(t, k, optax.adamw(1e-3), keeps_self), trained, kept
+        lambda t, k: init_state(t, k, optax.adamw(1e-3), keeps_self_teacher), trained, kept
     )
     assert state.step.shape == () and state.step.dtype == np.int32
     moments = {name.split("mu/")[1] for name in names(state.opt_state) if "/mu/" in name}
     assert moments == names(trained)
     assert not any("encoder" in n or "embed_tokens" in n for n in names(state.opt_state))
-    assert (state.self_params is not None) == keeps_self
-    if keeps_self:
-        assert names(state.self_params) == names(trained)
+    assert (state.self_teacher_params is not None) == keeps_self_teacher
+    if keeps_self_teacher:
+        assert names(state.self_teacher_params) == names(trained)
 
 
 def test_a_shared_encoder_is_read_from_the_teacher(params, tiny):
     teacher = tiny.random_params(tiny.TEACHER, seed=5)
     trained, kept = split_params(params, ("encoder",))
     kept.pop("encoder")
-    state = init_state(trained, kept, optax.identity(), keeps_self=False)
+    state = init_state(trained, kept, optax.identity(), keeps_self_teacher=False)
     student = whole_student(state, teacher, shares_encoder=True)
     assert student["encoder"]["norm"]["scale"] is teacher["encoder"]["norm"]["scale"]
     assert names(student) == names(params)

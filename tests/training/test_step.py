@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+from fastwhisper_jax.losses.chunked import distillation_sums
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
-from fastwhisper_jax.objectives.chunked import distillation_sums
+from fastwhisper_jax.models.options import ModelOptions
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.training.sharding import put_batch
 from fastwhisper_jax.training.state import merge_params
-from fastwhisper_jax.training.step import Distillation, Phase, make_eval_step
+from fastwhisper_jax.training.step import Phase, StepConfig, make_eval_step
 
 tiny_step = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_step.py"))))
 BEGIN, UPDATES = tiny_step.BEGIN, tiny_step.UPDATES
@@ -57,7 +58,7 @@ def wide_batches(batches):
 @pytest.fixture(scope="module")
 def shared(tiny):
     """The recipes' setting: the teacher's encoder, frozen, serves both; the earlier self an EMA."""
-    return Distillation(
+    return StepConfig(
         tiny.TEACHER,
         tiny.STUDENT,
         chunk_tokens=16,
@@ -72,7 +73,7 @@ def own(tiny):
     """Everything else: an encoder of its own, trained, of a shorter context; dropout, the gate, a
     snapshot as earlier self, two micro-batches, recomputed layers."""
     short = ModelDimensions(**vars(tiny.STUDENT) | {"n_audio_ctx": 30, "n_audio_layer": 1})
-    return Distillation(
+    return StepConfig(
         tiny.TEACHER,
         short,
         chunk_tokens=256,
@@ -162,7 +163,9 @@ def test_the_optimiser_holds_nothing_for_frozen_leaves(case):
     trainer, (states, _) = case
     frozen = jax.tree_util.tree_flatten_with_path(trainer.first.frozen_params)[0]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in frozen]
-    held = jax.tree_util.tree_flatten_with_path((states[-1].opt_state, states[-1].self_params))[0]
+    held = jax.tree_util.tree_flatten_with_path(
+        (states[-1].opt_state, states[-1].self_teacher_params)
+    )[0]
     held = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in held]
     assert names and held
     assert not [h for h in held for name in names if h.endswith("/" + name)]
@@ -183,14 +186,14 @@ def test_the_gradient_is_the_objectives_and_the_teacher_gets_none(
 
     @jax.jit
     def gradients(trained, teacher):
-        hidden = whisper.encode(teacher, tiny.TEACHER, batch["log_mel"], FLOAT32)
-        hidden = jax.lax.stop_gradient(hidden)
+        encoder_states = whisper.encode(teacher, tiny.TEACHER, batch["log_mel"], FLOAT32)
+        encoder_states = jax.lax.stop_gradient(encoder_states)
 
         def loss(trained, teacher):
             tokens = batch["input_ids"]
             student = merge_params(trained, frozen)
-            states = whisper.decode(student, tiny.STUDENT, tokens, hidden, FLOAT32)
-            teacher_states = whisper.decode(teacher, tiny.TEACHER, tokens, hidden, FLOAT32)
+            states = whisper.decode(student, tiny.STUDENT, tokens, encoder_states, FLOAT32)
+            teacher_states = whisper.decode(teacher, tiny.TEACHER, tokens, encoder_states, FLOAT32)
             embedding, teacher_embedding = (
                 p["decoder"]["embed_tokens"] for p in (student, teacher)
             )
@@ -231,9 +234,11 @@ def test_cross_entropy_alone_equals_the_loss_by_hand(
 
     @jax.jit
     def logits(student, teacher):
-        hidden = whisper.encode(teacher, tiny.TEACHER, batch["log_mel"], FLOAT32)
-        states = whisper.decode(student, tiny.STUDENT, batch["input_ids"], hidden, FLOAT32)
-        teacher_states = whisper.decode(teacher, tiny.TEACHER, batch["input_ids"], hidden, FLOAT32)
+        encoder_states = whisper.encode(teacher, tiny.TEACHER, batch["log_mel"], FLOAT32)
+        states = whisper.decode(student, tiny.STUDENT, batch["input_ids"], encoder_states, FLOAT32)
+        teacher_states = whisper.decode(
+            teacher, tiny.TEACHER, batch["input_ids"], encoder_states, FLOAT32
+        )
         return whisper.logits(student, states), whisper.logits(teacher, teacher_states)
 
     z, z_teacher = map(np.asarray, logits(student, shared_trainer.teacher))
@@ -278,7 +283,7 @@ def test_the_ema_is_seeded_when_its_phase_begins_and_follows_its_closed_form(sha
     expected = states[0].params
     for state in states[1:]:
         expected = jax.tree.map(lambda old, x: 0.9 * old + 0.1 * x, expected, state.params)
-        tiny_step.assert_trees_close(state.self_params, expected, 1e-6)
+        tiny_step.assert_trees_close(state.self_teacher_params, expected, 1e-6)
     assert rows[1]["kl_self"] > 1e-6
 
 
@@ -286,7 +291,7 @@ def test_a_snapshot_is_renewed_every_k_updates_with_the_student_before_the_updat
     states, _ = own_run
     for completed, state in enumerate(states[1:]):
         renewed_at = completed - completed % 2
-        tiny_step.assert_same_bits(state.self_params, states[renewed_at].params)
+        tiny_step.assert_same_bits(state.self_teacher_params, states[renewed_at].params)
 
 
 def test_cached_encoder_and_teacher_states_make_the_update_of_the_log_mel(
@@ -299,14 +304,16 @@ def test_cached_encoder_and_teacher_states_make_the_update_of_the_log_mel(
 
     @jax.jit
     def run_teacher(teacher):
-        hidden = whisper.encode(teacher, tiny.TEACHER, log_mel, FLOAT32)
-        return hidden, whisper.decode(teacher, tiny.TEACHER, batch["input_ids"], hidden, FLOAT32)
+        encoder_states = whisper.encode(teacher, tiny.TEACHER, log_mel, FLOAT32)
+        return encoder_states, whisper.decode(
+            teacher, tiny.TEACHER, batch["input_ids"], encoder_states, FLOAT32
+        )
 
-    hidden, states = map(np.asarray, run_teacher(teacher))
-    whole = batch | {"encoder_states": hidden, "teacher_states": states}
+    encoder_states, states = map(np.asarray, run_teacher(teacher))
+    whole = batch | {"encoder_states": encoder_states, "teacher_states": states}
     state, _ = shared_trainer.update(before, whole)
     tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(after), 2e-6)
-    rounded = batch | {"encoder_states": hidden.astype(np.float16)}
+    rounded = batch | {"encoder_states": encoder_states.astype(np.float16)}
     state, _ = shared_trainer.update(before, rounded)
     tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(after), 1e-2)
 
@@ -325,8 +332,8 @@ def test_dropout_follows_the_step_so_that_a_resumed_run_draws_the_same(
 
 def test_one_compile_a_label_bucket(tiny, shared, teacher, batches):
     trainer = tiny_step.Trainer(shared, teacher, FROZEN["shared"], phase=Phase(False, False))
-    hidden = np.ones((ROWS, tiny.TEACHER.n_audio_ctx, tiny.TEACHER.n_state), np.float16)
-    long = [batch | {"encoder_states": hidden} for batch in batches]
+    encoder_states = np.ones((ROWS, tiny.TEACHER.n_audio_ctx, tiny.TEACHER.n_state), np.float16)
+    long = [batch | {"encoder_states": encoder_states} for batch in batches]
     for batch in long:
         batch.pop("log_mel")
     short = long[0] | {n: long[0][n][:, :6] for n in ("input_ids", "labels", "label_mask")}

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from safetensors.numpy import load_file
 
-from fastwhisper_jax.models.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 UTTERANCES, EPOCHS, BATCHES_AN_EPOCH = 20, 2, 3
 TIMES = {"step_seconds", "samples_per_second"}

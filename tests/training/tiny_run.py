@@ -12,8 +12,6 @@ import jax
 import numpy as np
 import soundfile
 
-from fastwhisper_jax.commands.caching import with_caches
-from fastwhisper_jax.commands.models import place_params
 from fastwhisper_jax.config import (
     Config,
     DataConfig,
@@ -23,18 +21,20 @@ from fastwhisper_jax.config import (
     StudentConfig,
     TrainingConfig,
 )
-from fastwhisper_jax.data.batches import UtteranceSize
+from fastwhisper_jax.data.batching import UtteranceSize
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.data.manifest import Utterance
-from fastwhisper_jax.data.tokens import UtteranceTokens
-from fastwhisper_jax.interop.load import LoadedModel
+from fastwhisper_jax.distillation.assembly import Models, RunData, make_batch_schedule
+from fastwhisper_jax.distillation.fill_caches import with_caches
+from fastwhisper_jax.distillation.pair import place_params
+from fastwhisper_jax.distillation.run_schedule import make_run_schedule
+from fastwhisper_jax.export.hf_load import LoadedModel
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.dimensions import ModelDimensions
 from fastwhisper_jax.models.student import kept_layers, student_params
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.tokens import UtteranceTokens
 from fastwhisper_jax.training import loop
-from fastwhisper_jax.training.assembly import Models, RunData, make_batch_schedule
-from fastwhisper_jax.training.plan import make_plan
 from fastwhisper_jax.training.sharding import make_mesh
 
 END_OF_TEXT = 60
@@ -135,7 +135,7 @@ def make_data(config, corpus, mesh, evaluates=False):
         return data
     teacher = teacher_model()
     placed = place_params(teacher.params, "float32", mesh)
-    plan = make_plan(config.objective, config.optimizer, STEPS)
+    plan = make_run_schedule(config.objective, config.optimizer, STEPS)
     return with_caches(config, teacher, placed, data, mesh, plan.teacher_end > 0)
 
 

@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fastwhisper_jax.distillation.model_options import model_options
+from fastwhisper_jax.losses.askd import Weights
 from fastwhisper_jax.models.student import student_params
-from fastwhisper_jax.objectives.askd import Weights
+from fastwhisper_jax.models.whisper.sharding_rules import RULES
 from fastwhisper_jax.training.optimizer import make_optimizer
-from fastwhisper_jax.training.sharding import make_mesh, model_options, put_batch, tree_shardings
+from fastwhisper_jax.training.sharding import make_mesh, put_batch, tree_shardings
 from fastwhisper_jax.training.state import init_state, split_params
 from fastwhisper_jax.training.step import Phase, make_train_step
 
 BEGIN, UPDATES, ROWS, LENGTH = 2, 5, 8, 10
-BOTH = Phase(runs_teacher=True, runs_self=True)
+BOTH = Phase(runs_teacher=True, runs_self_teacher=True)
 
 # c, a, m after s completed updates: all three, the labels alone, the teacher, the self teacher.
 TABLE = [(9.0, 9.0, 9.0)] * BEGIN + [(0.8, 1.0, 0.3), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)]
@@ -68,10 +70,10 @@ class Trainer:
             frozen_params.pop("encoder")
         state = jax.tree.map(np.asarray, init_state(params, frozen_params, OPTIMIZER, True))
         # Training is at step BEGIN already, and the earlier self holds what must not be used.
-        garbage = jax.tree.map(lambda x: np.full_like(x, 7.0), state.self_params)
-        self.first = state.replace(step=np.int32(BEGIN), self_params=garbage)
-        self.shardings = tree_shardings(state, self.mesh)
-        self.teacher = jax.device_put(teacher, tree_shardings(teacher, self.mesh))
+        garbage = jax.tree.map(lambda x: np.full_like(x, 7.0), state.self_teacher_params)
+        self.first = state.replace(step=np.int32(BEGIN), self_teacher_params=garbage)
+        self.shardings = tree_shardings(state, RULES, self.mesh)
+        self.teacher = jax.device_put(teacher, tree_shardings(teacher, RULES, self.mesh))
         self.step = jax.jit(
             make_train_step(setup, phase, weights_at, lambda step: 1e-2, OPTIMIZER, self.mesh),
             donate_argnums=0,

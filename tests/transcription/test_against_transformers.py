@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from fastwhisper_jax.audio.files import load_audio
 from fastwhisper_jax.commands import transcribe
 from fastwhisper_jax.commands.transcribe_arguments import Options
-from fastwhisper_jax.data.audio import load_audio
 from fastwhisper_jax.data.manifest import read_manifest
 from fastwhisper_jax.evaluation.normalizers import normalizer
 

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fastwhisper_jax.transcription.fallback import Thresholds
-from fastwhisper_jax.transcription.lane import Prompts
+from fastwhisper_jax.decoding.fallback import Thresholds
+from fastwhisper_jax.decoding.windows import WindowTokens
 from fastwhisper_jax.transcription.long_form import LongForm, transcribe_recordings
-from fastwhisper_jax.transcription.model import WindowModel
-from fastwhisper_jax.transcription.window_decoding import WindowTokens
+from fastwhisper_jax.transcription.slot import Prompts
+from fastwhisper_jax.transcription.window_model import WindowModel
 
 END_OF_TEXT, START, EN, ES, TASK, PREVIOUS, BEGIN = 50, 51, 52, 53, 54, 55, 60
 PROMPTS = Prompts(
@@ -24,7 +24,7 @@ PROMPTS = Prompts(
 HOW = LongForm(
     prompts=PROMPTS,
     thresholds=Thresholds(),
-    lanes=2,
+    slots=2,
     window_frames=3000,
     decode=lambda tokens: " ".join(f"w{token}" for token in tokens),
     max_new_tokens=12,
@@ -72,16 +72,16 @@ class FakeModel:
     def as_model(self):
         return WindowModel(lambda x: x, self.detect, self.decode, self.attend)
 
-    def detect(self, hidden):
-        return np.array([self.languages[max(int(row[0, 0]) - 1, 0)] for row in hidden])
+    def detect(self, encoder_states):
+        return np.array([self.languages[max(int(row[0, 0]) - 1, 0)] for row in encoder_states])
 
-    def decode(self, hidden, prompt, lengths, temperatures, seeds, row_mask):
+    def decode(self, encoder_states, prompt, lengths, temperatures, seeds, row_mask):
         self.batches.append(prompt.shape)
-        tokens = np.full((len(hidden), 12), END_OF_TEXT, np.int32)
-        log_probabilities = np.zeros((len(hidden), 12), np.float32)
-        counts, no_speech = np.zeros(len(hidden), int), np.zeros(len(hidden))
+        tokens = np.full((len(encoder_states), 12), END_OF_TEXT, np.int32)
+        log_probabilities = np.zeros((len(encoder_states), 12), np.float32)
+        counts, no_speech = np.zeros(len(encoder_states), int), np.zeros(len(encoder_states))
         for row in np.flatnonzero(row_mask):
-            index, start = hidden[row][0].astype(int)
+            index, start = encoder_states[row][0].astype(int)
             temperature = round(float(temperatures[row]), 1)
             given = prompt[row, : lengths[row]].tolist()
             self.asked.append((index - 1, start, temperature, given))
@@ -93,7 +93,7 @@ class FakeModel:
             no_speech[row] = reply.no_speech
         return WindowTokens(tokens, log_probabilities, counts, no_speech)
 
-    def attend(self, hidden, row, tokens):
+    def attend(self, encoder_states, row, tokens):
         """Each token of the window attends to a second of its own."""
         attention = np.full((1, len(tokens), 1500), 1e-3)
         for place in range(len(tokens)):
@@ -219,13 +219,13 @@ def test_finished_lanes_are_refilled():
     assert [found[i].text for i in (1, 2, 3)] == ["w2", "w3", "w4"]
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 5])
-def test_results_do_not_depend_on_the_number_of_lanes(lanes):
+@pytest.mark.parametrize("slots", [1, 3, 5])
+def test_results_do_not_depend_on_the_number_of_lanes(slots):
     script = one_window(0) | one_window(1) | one_window(2)
     script |= {(1, 3000, 0.0): Reply((at(0), 9, at(1)), avg_logprob=-3.0)}
     script |= {(1, 3000, 0.2): Reply((at(0), 9, at(1)))}
     expected, two, _ = run(script, [100, 3200, 300])
-    found, fake, _ = run(script, [100, 3200, 300], dataclasses.replace(HOW, lanes=lanes))
+    found, fake, _ = run(script, [100, 3200, 300], dataclasses.replace(HOW, slots=slots))
     assert found == expected
     assert fake.seeds == two.seeds
 

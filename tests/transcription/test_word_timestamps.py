@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.dimensions import ModelDimensions, ModelOptions
+from fastwhisper_jax.models.options import ModelOptions
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.transcription.word_timestamps import (
     cross_attention,
     median_filter,
@@ -82,10 +83,10 @@ DIMS = ModelDimensions(
 def test_cross_attention_explains_the_decoder():
     """Attention times values, projected, is what cross-attention adds: rebuilt in NumPy."""
     params = jax.jit(whisper.init_params, static_argnums=0)(DIMS, jax.random.key(0))
-    hidden = jax.random.normal(jax.random.key(1), (1, 12, 8))
+    encoder_states = jax.random.normal(jax.random.key(1), (1, 12, 8))
     tokens = jnp.array([[1, 2, 3, 4, 5]])
     heads = ((1, 1), (0, 0), (1, 0))
-    attention = cross_attention(params, DIMS, ModelOptions(), tokens, hidden, heads)
+    attention = cross_attention(params, DIMS, ModelOptions(), tokens, encoder_states, heads)
     assert attention.shape == (1, 3, 5, 12)
     np.testing.assert_allclose(attention.sum(-1), 1.0, rtol=1e-5)
     # The first layer and head, by hand.
@@ -114,7 +115,7 @@ def test_cross_attention_explains_the_decoder():
         mixed[:, part] = softmax(scores) @ v[:, part]
     x = x + dense(mixed, layer["attn"]["out"])
     query = dense(norm(x, layer["cross_attn_norm"]), layer["cross_attn"]["query"])[:, :4]
-    keys = dense(np.asarray(hidden[0], np.float64), layer["cross_attn"]["key"])[:, :4]
+    keys = dense(np.asarray(encoder_states[0], np.float64), layer["cross_attn"]["key"])[:, :4]
     np.testing.assert_allclose(attention[0, 1], softmax(query @ keys.T / 2), atol=1e-5)
 
 

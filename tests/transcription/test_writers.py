@@ -5,12 +5,7 @@ import pytest
 
 from fastwhisper_jax.files import write_whole
 from fastwhisper_jax.transcription.segments import Segment, Transcript, Word
-from fastwhisper_jax.transcription.writers import (
-    write_json,
-    write_srt,
-    write_txt,
-    write_vtt,
-)
+from fastwhisper_jax.transcription.writers import write_json, write_srt, write_txt, write_vtt
 
 
 def segment(start, end, text, words=None):

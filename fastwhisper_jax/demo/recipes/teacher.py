@@ -1,6 +1,6 @@
 """The demo's teacher from random weights: cross-entropy alone, the whole model trained.
 
-Run by `python -m fastwhisper_jax.commands.demo_teacher`, which makes the untrained model and the
+Run by `python -m fastwhisper_jax.demo.make_teacher`, which makes the untrained model and the
 speech.
 """
 

@@ -1,0 +1,67 @@
+"""SpecAugment: random spans of frames and of mel bins are masked, on the device."""
+
+import jax
+import jax.numpy as jnp
+
+
+def spec_augment(
+    log_mel: jax.Array,
+    key: jax.Array,
+    *,
+    time_masks: int,
+    time_mask_frames: int,
+    freq_masks: int,
+    freq_mask_bins: int,
+    time_mask_fraction: float = 1.0,
+    frames: jax.Array | None = None,
+) -> jax.Array:
+    """Masks random spans of frames and of mel bins, other ones in each row.
+
+    A masked value becomes the mean of its row's speech frames. That is SpecAugment's own choice
+    (zero after mean normalisation); the minimum would be exactly what silence looks like, and
+    would teach the model to write words where nobody speaks.
+
+    Args:
+        log_mel: (B, L, M).
+        key: PRNG key; the same key gives the same masks.
+        time_masks: spans of frames to mask in each row.
+        time_mask_frames: the longest such span; lengths are uniform from 0 to it.
+        freq_masks: spans of mel bins to mask in each row.
+        freq_mask_bins: the widest such span.
+        time_mask_fraction: no span is longer than this part of its row's speech, in (0, 1].
+        frames: (B,) int, speech frames of each row; what lies behind them is padding and stays as
+            it is. None takes all L frames as speech.
+
+    Returns:
+        (B, L, M), same dtype.
+
+    Source: SpecAugment (arXiv 1904.08779), section 2, without time warping.
+    """
+    if time_masks == 0 and freq_masks == 0:
+        return log_mel
+    batch, length, n_mels = log_mel.shape
+    if frames is None:
+        frames = jnp.full((batch,), length, jnp.int32)
+    speech = jnp.arange(length)[None, :] < frames[:, None]
+    longest = jnp.minimum(time_mask_frames, (frames * time_mask_fraction).astype(jnp.int32))
+    bins = jnp.full((batch,), n_mels, jnp.int32)
+    time_key, freq_key = jax.random.split(key)
+    in_time = _random_spans(time_key, time_masks, longest, frames, length)
+    in_freq = _random_spans(freq_key, freq_masks, jnp.minimum(freq_mask_bins, bins), bins, n_mels)
+    masked = (in_time[:, :, None] | in_freq[:, None, :]) & speech[:, :, None]
+    total = jnp.sum(jnp.where(speech[:, :, None], log_mel, 0.0), axis=(1, 2), dtype=jnp.float32)
+    mean = total / jnp.maximum(frames * n_mels, 1).astype(jnp.float32)
+    return jnp.where(masked, mean.astype(log_mel.dtype)[:, None, None], log_mel)
+
+
+def _random_spans(
+    key: jax.Array, count: int, widest: jax.Array, limit: jax.Array, size: int
+) -> jax.Array:
+    """True inside `count` random spans a row, at most `widest` (B,) and within `limit` (B,)."""
+    width_key, start_key = jax.random.split(key)
+    shape = (count, *limit.shape)
+    widths = jax.random.randint(width_key, shape, 0, jnp.broadcast_to(widest[None] + 1, shape))
+    starts = jax.random.randint(start_key, shape, 0, limit[None] - widths + 1)
+    places = jnp.arange(size)[None, None, :]
+    inside = (places >= starts[..., None]) & (places < (starts + widths)[..., None])
+    return jnp.any(inside, axis=0)

@@ -1,0 +1,74 @@
+"""What a recipe says of the speech, and of how it becomes batches."""
+
+import dataclasses
+from typing import Literal
+
+from fastwhisper_jax.config.checks import check_rules, check_types
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the speech comes from, and how it becomes batches.
+
+    Attributes:
+        train: manifests or Hugging Face datasets to train on.
+        eval: the same to evaluate on while training (may be empty).
+        language: of lines that name none; ignored by English-only models.
+        task: "transcribe" or "translate".
+        target_buckets: lengths T that label sequences (prompt included) are padded to; one
+            compile each.
+        concatenate_probability: chance that an utterance is joined to the one before it, while
+            the sum fits the context.
+        timestamp_probability: chance that a row's label says when its utterances are spoken; 0
+            trains a student that cannot, and whose recordings are cut at pauses to be transcribed.
+        time_masks, time_mask_frames, freq_masks, freq_mask_bins: SpecAugment, 0 masks is off.
+        encoder_cache: folder for what the frozen encoder (float16) and the teacher's decoder make
+            of each utterance, computed once; None is off. It excludes augmentation of the audio.
+        threads: of background decoding.
+    """
+
+    train: tuple[str, ...] = ()
+    eval: tuple[str, ...] = ()
+    language: str = "en"
+    task: Literal["transcribe", "translate"] = "transcribe"
+    target_buckets: tuple[int, ...] = (32, 64, 128, 256, 448)
+    concatenate_probability: float = 0.0
+    timestamp_probability: float = 0.0
+    time_masks: int = 0
+    time_mask_frames: int = 50
+    freq_masks: int = 0
+    freq_mask_bins: int = 10
+    encoder_cache: str | None = None
+    threads: int = 2
+
+    @property
+    def augments_audio(self) -> bool:
+        return self.concatenate_probability > 0 or self.time_masks > 0 or self.freq_masks > 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        buckets = self.target_buckets
+        check_rules(
+            self,
+            {
+                "target_buckets": (
+                    bool(buckets) and buckets[0] > 0 and list(buckets) == sorted(set(buckets)),
+                    "must be ascending lengths above 0",
+                ),
+                "threads": (self.threads > 0, "must be at least 1"),
+                "encoder_cache": (
+                    self.encoder_cache is None or not self.augments_audio,
+                    "cannot be used with concatenation or SpecAugment, which change the encoder's "
+                    "input every epoch: set encoder_cache to none, or concatenate_probability, "
+                    "time_masks and freq_masks to 0",
+                ),
+            }
+            | {
+                name: (0 <= getattr(self, name) <= 1, "must lie in [0, 1]")
+                for name in ("concatenate_probability", "timestamp_probability")
+            }
+            | {
+                name: (getattr(self, name) >= 0, "must be at least 0")
+                for name in ("time_masks", "time_mask_frames", "freq_masks", "freq_mask_bins")
+            },
+        )

@@ -1,0 +1,92 @@
+"""What a recipe says of the objective: the curves of its weights, and the self teacher."""
+
+import dataclasses
+from typing import Literal
+
+from fastwhisper_jax.config.checks import LENGTH_RULE, check_rules, check_types, is_length
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """A weight over the steps of a run.
+
+    The value is `init_value` up to step `begin`, then moves to `end_value` over `steps` updates
+    along the curve `kind`, and stays there. "constant" is `init_value` throughout; "piecewise"
+    takes the value `values[i]` from `boundaries[i]` on, and `init_value` before.
+    """
+
+    kind: Literal["constant", "linear", "cosine", "exponential", "piecewise"] = "constant"
+    init_value: float = 0.0
+    end_value: float = 0.0
+    begin: int | float = 0
+    steps: int | float = 1.0
+    boundaries: tuple[int | float, ...] = ()
+    values: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        piecewise = self.kind == "piecewise"
+        ends_well = self.kind != "exponential" or min(self.init_value, self.end_value) > 0
+        check_rules(
+            self,
+            {
+                "init_value": (self.init_value >= 0, "must be at least 0"),
+                "end_value": (
+                    self.end_value >= 0 and ends_well,
+                    "must be at least 0; with kind='exponential' both ends must be above 0",
+                ),
+                "begin": (is_length(self.begin), LENGTH_RULE),
+                "steps": (is_length(self.steps) and self.steps > 0, LENGTH_RULE + ", above 0"),
+                "boundaries": (all(map(is_length, self.boundaries)), f"each {LENGTH_RULE}"),
+                "values": (
+                    len(self.values) == len(self.boundaries)
+                    and piecewise == bool(self.values)
+                    and min(self.values, default=0) >= 0,
+                    "must hold one value of at least 0 for each of boundaries="
+                    f"{self.boundaries!r}, with kind='piecewise' and no other",
+                ),
+            },
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """The ASKD objective: its weights over the steps, and the self teacher.
+
+    Attributes:
+        teacher_weight: a(s).
+        self_weight: m(s); the self-distillation phase begins where it first rises above 0, and
+            ends where it is 0 for good.
+        ce_weight: c(s) as a constant, or None for the complement 1 - a(s) - m(s).
+        temperature: tau of both KL terms.
+        adaptive_gate: a token whose teacher argmax is not the label gives its teacher weight to
+            cross-entropy. Does nothing where labels are this teacher's greedy pseudo-labels.
+        self_teacher: "ema" of the student's parameters, or a "snapshot" of them.
+        ema_decay: of the EMA, per update.
+        snapshot_steps: updates between two snapshots.
+        chunk_tokens: target positions that the loss projects at once on a device, all rows that it
+            has of a micro-batch together.
+    """
+
+    teacher_weight: ScheduleConfig = ScheduleConfig(init_value=1.0)
+    self_weight: ScheduleConfig = ScheduleConfig()
+    ce_weight: float | None = 0.8
+    temperature: float = 2.0
+    adaptive_gate: bool = False
+    self_teacher: Literal["ema", "snapshot"] = "ema"
+    ema_decay: float = 0.999
+    snapshot_steps: int = 1000
+    chunk_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_rules(
+            self,
+            {
+                "ce_weight": (self.ce_weight is None or self.ce_weight >= 0, "must be at least 0"),
+                "temperature": (self.temperature > 0, "must be above 0"),
+                "ema_decay": (0 <= self.ema_decay < 1, "must lie in [0, 1)"),
+                "snapshot_steps": (self.snapshot_steps > 0, "must be at least 1"),
+                "chunk_tokens": (self.chunk_tokens > 0, "must be at least 1"),
+            },
+        )

@@ -1,0 +1,257 @@
+"""What a compiled program does on each device: operations, memory traffic, collectives.
+
+The compiler's own `cost_analysis` counts the body of a loop once. Here it is multiplied by the
+loop's trip count; all else follows XLA's `HloCostAnalysis`: a fusion reads its operands and writes
+its results, an operand of which it takes slices is read in those parts, and a kernel costs what it
+declares about itself.
+"""
+
+import dataclasses
+import math
+import re
+from collections import Counter
+
+from fastwhisper_jax.cost.hlo.flops import convolution_flops, dot_flops
+from fastwhisper_jax.cost.hlo.loops import trip_count
+from fastwhisper_jax.cost.hlo.text import Computation, Instruction, Program, Shape
+
+COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "all-to-all",
+    "collective-permute",
+    "ragged-all-to-all",
+    "reduce-scatter",
+)
+# What a device receives of other slices: a transfer through its host in the compiled program.
+CROSS_SLICE = "cross-slice"
+_FREE = {
+    "after-all",
+    "bitcast",
+    "constant",
+    "get-tuple-element",
+    "iota",
+    "opt-barrier",
+    "parameter",
+    "partition-id",
+    "replica-id",
+    "tuple",
+}
+# Custom calls that only name or join memory.
+_FREE_CALLS = {"AllocateBuffer", "ConcatBitcast", "Sharding", "SPMDFullToShardShape"}
+_SLICES = {"dynamic-slice", "gather", "slice"}
+# Reads and writes the part that changes; the rest stays where it is.
+_UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Work of one device.
+
+    Attributes:
+        flops: of matrix products, convolutions and kernels; two a multiplication and addition.
+        bytes_accessed: read and written by instructions, wherever the arrays lie.
+        hbm_bytes: those of them in the device's main memory.
+        collective_bytes: received from other devices, by kind.
+        kernel_flops: the part of `flops` that kernels declare.
+    """
+
+    flops: float = 0.0
+    bytes_accessed: float = 0.0
+    hbm_bytes: float = 0.0
+    collective_bytes: Counter[str] = dataclasses.field(default_factory=Counter)
+    kernel_flops: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.flops + other.flops,
+            self.bytes_accessed + other.bytes_accessed,
+            self.hbm_bytes + other.hbm_bytes,
+            self.collective_bytes + other.collective_bytes,
+            self.kernel_flops + other.kernel_flops,
+        )
+
+    def times(self, count: int) -> "Cost":
+        """The cost of doing it `count` times."""
+        return Cost(
+            self.flops * count,
+            self.bytes_accessed * count,
+            self.hbm_bytes * count,
+            Counter({kind: x * count for kind, x in self.collective_bytes.items()}),
+            self.kernel_flops * count,
+        )
+
+
+def program_cost(program: Program) -> Cost:
+    """The cost of running a program's entry once, on one device."""
+    return _computation_cost(program, program.computations[program.entry])
+
+
+def _computation_cost(program: Program, computation: Computation) -> Cost:
+    costs = (_instruction_cost(program, computation, i) for i in computation.values())
+    return sum(costs, Cost())
+
+
+def _instruction_cost(program: Program, computation: Computation, at: Instruction) -> Cost:
+    opcode = at.opcode.removesuffix("-start")
+    if at.opcode in _FREE or at.opcode.endswith(("-done", "-update")):
+        return Cost()
+    if opcode == "while":
+        body = _called(program, at, "body")
+        return _computation_cost(program, body).times(trip_count(program, computation, at))
+    if opcode in ("call", "async"):
+        name = "to_apply" if at.attribute("to_apply") else "calls"
+        return _computation_cost(program, _called(program, at, name))
+    if opcode == "conditional":
+        return _costliest_branch(program, at)
+    moved = _moved(program, computation, at)
+    cost = Cost(
+        bytes_accessed=sum(size for size, _ in moved),
+        hbm_bytes=sum(size for size, space in moved if space == 0),
+    )
+    if opcode == "fusion":
+        return cost + _inside(program, _called(program, at, "calls"))
+    return cost + _arithmetic(computation, at)
+
+
+def _inside(program: Program, fused: Computation) -> Cost:
+    """Arithmetic and collectives of a fusion; what it moves is counted where it is called."""
+    total = Cost()
+    for instruction in fused.values():
+        if instruction.opcode == "fusion":
+            total += _inside(program, _called(program, instruction, "calls"))
+        else:
+            total += _arithmetic(fused, instruction)
+    return total
+
+
+def _arithmetic(computation: Computation, at: Instruction) -> Cost:
+    kind = at.opcode.removesuffix("-start")
+    if kind == "all-reduce" and 'from-cross-replica-sharding="true"' in at.attributes:
+        # A TPU's form of a reduce-scatter: an all-reduce fused with the slice that is kept.
+        kind = "reduce-scatter"
+    if at.opcode == "recv" and "is_host_transfer=true" in at.attributes:
+        return Cost(collective_bytes=Counter({CROSS_SLICE: float(at.shapes[0].bytes)}))
+    if kind in COLLECTIVES:
+        return Cost(collective_bytes=Counter({kind: _received(kind, computation, at)}))
+    if kind == "dot":
+        return Cost(flops=dot_flops(computation, at))
+    if kind == "convolution":
+        return Cost(flops=convolution_flops(computation, at))
+    if kind == "custom-call":
+        flops = re.search(r'"flops":"?(\d+)', at.attributes)
+        if flops:
+            return Cost(flops=float(flops.group(1)), kernel_flops=float(flops.group(1)))
+    return Cost()
+
+
+def _costliest_branch(program: Program, at: Instruction) -> Cost:
+    names = re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", at.attributes)
+    if branches := re.search(r"branch_computations=\{([^}]*)\}", at.attributes):
+        names += [name.strip().lstrip("%") for name in branches.group(1).split(",")]
+    costs = [_computation_cost(program, program.computations[name]) for name in names]
+    return max(costs, key=lambda cost: (cost.flops, cost.bytes_accessed))
+
+
+def _called(program: Program, at: Instruction, name: str) -> Computation:
+    return program.computations[at.attribute(name) or ""]
+
+
+def _moved(program: Program, computation: Computation, at: Instruction) -> list[tuple[float, int]]:
+    """(bytes, memory space) of everything that an instruction reads or writes."""
+    opcode = at.opcode.removesuffix("-start")
+    if opcode == "custom-call":
+        target = re.search(r'custom_call_target="([^"]*)"', at.attributes)
+        if target and target.group(1) in _FREE_CALLS:
+            return []
+    operands = [computation[name] for name in at.operands]
+    if opcode in _SLICES:
+        source = operands[0].shapes[0]
+        shape = at.shapes[0] if at.opcode == opcode else at.shapes[-2 if len(at.shapes) > 2 else -1]
+        return [(shape.bytes, source.memory_space), (shape.bytes, shape.memory_space)]
+    if opcode in _UPDATES:
+        update = operands[_UPDATES[opcode]].shapes[0]
+        return [(update.bytes, update.memory_space), (update.bytes, at.shapes[0].memory_space)]
+    if opcode == "copy" and at.opcode == "copy-start":
+        # (destination, source, context)
+        return [(shape.bytes, shape.memory_space) for shape in at.shapes[:2]]
+    if opcode == "fusion":
+        fused = _called(program, at, "calls")
+        reads = [
+            (_read(program, fused, number, shape), shape.memory_space)
+            for number, operand in enumerate(operands)
+            for shape in operand.shapes
+        ]
+        return reads + _written(fused, at)
+    results = at.shapes[-1:] if at.opcode.endswith("-start") else at.shapes
+    arrays = [shape for operand in operands for shape in operand.shapes] + list(results)
+    return [(shape.bytes, shape.memory_space) for shape in arrays]
+
+
+def _read(program: Program, fused: Computation, number: int, shape: Shape) -> float:
+    """Bytes that a fusion reads of its operand: all of it, or the slices that it takes."""
+    parameter = next(
+        (i for i in fused.values() if i.opcode == "parameter" and i.arguments == str(number)), None
+    )
+    if parameter is None:
+        return shape.bytes
+    total = 0.0
+    for user in fused.values():
+        for position, name in enumerate(user.operands):
+            if name != parameter.name:
+                continue
+            if user.opcode in _SLICES and position == 0:
+                total += user.bytes
+            elif user.opcode in _UPDATES and position == 0:
+                continue
+            elif user.opcode == "fusion":
+                total += _read(program, _called(program, user, "calls"), position, shape)
+            else:
+                return shape.bytes
+    return min(total, shape.bytes)
+
+
+def _written(fused: Computation, at: Instruction) -> list[tuple[float, int]]:
+    root = next(i for i in fused.values() if i.is_root)
+    parts = [fused[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    written = []
+    for part, shape in zip(parts, at.shapes, strict=False):
+        written.append((_size_written(fused, part, shape), shape.memory_space))
+    return written
+
+
+def _size_written(fused: Computation, part: Instruction, shape: Shape) -> float:
+    while part.opcode in ("bitcast", "copy") and part.operands:
+        part = fused[part.operands[0]]
+    if part.opcode in _UPDATES:
+        return fused[part.operands[_UPDATES[part.opcode]]].bytes
+    if part.opcode == "parameter":
+        return 0.0  # handed through
+    return shape.bytes
+
+
+def _received(kind: str, computation: Computation, at: Instruction) -> float:
+    """Bytes that a device receives: the least that any algorithm can do with."""
+    operand = sum(computation[name].bytes for name in at.operands)
+    if kind == "collective-permute":
+        return operand
+    size = _group_size(at)
+    others = (size - 1) / size
+    if kind == "all-gather":
+        return operand * (size - 1)
+    return operand * others * (2 if kind == "all-reduce" else 1)
+
+
+def _group_size(at: Instruction) -> int:
+    """Devices that take part in a collective, in any of HLO's notations."""
+    text = at.attributes
+    if found := re.search(r"replica_groups=\{\{([0-9,]+)\}", text):
+        return len(found.group(1).split(","))
+    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", text):
+        return int(found.group(2))
+    # Axes of a mesh, or parts of axes: mesh['a'=32,'b'=8], device_ids=(...) {'a':(1)4,'b'}
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found.group(1)))
+        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", found.group(2))
+        return math.prod(int(part or sizes[axis]) for axis, part in parts)
+    raise ValueError(f"no replica groups in {text[:200]}")

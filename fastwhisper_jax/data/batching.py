@@ -1,0 +1,225 @@
+"""Which utterances stand in which batch: pure planning, the same on every process.
+
+One global order is fixed first, from (seed, epoch); utterances are joined and batches filled from
+that order; only then does each process take its slice of each batch.
+"""
+
+import bisect
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.models.whisper.timestamp_labels import timestamped_length
+
+# Durations in manifests are rounded decimals: a sum of them may exceed the context by this much.
+_ROUNDING_SECONDS = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class UtteranceSize:
+    """How much room an utterance takes.
+
+    Attributes:
+        seconds: length of its audio.
+        prompt_tokens: tokens given to the decoder before the label.
+        label_tokens: tokens of its transcript, without the end of text.
+        group: only utterances of one group are joined (their prompt must be the same).
+    """
+
+    seconds: float
+    prompt_tokens: int
+    label_tokens: int
+    group: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchRules:
+    """How batches are made.
+
+    Attributes:
+        global_batch_size: rows of a batch over all processes.
+        buckets: allowed target lengths T, rising; a row goes to the shortest that holds it.
+        context_seconds: length of the encoder's window.
+        seed: of the order.
+        join_probability: chance that an utterance is appended to the one before it in the order,
+            where both fit the context and the longest bucket; 0 joins nothing.
+        timestamp_probability: chance that a row's label has timestamps, where they fit the longest
+            bucket.
+    """
+
+    global_batch_size: int
+    buckets: tuple[int, ...]
+    context_seconds: float
+    seed: int = 0
+    join_probability: float = 0.0
+    timestamp_probability: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.global_batch_size < 1:
+            raise InputError(f"global_batch_size={self.global_batch_size}; it must be at least 1")
+        if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
+            raise InputError(f"buckets={self.buckets}; they must rise and be one or more lengths")
+        for name in ("join_probability", "timestamp_probability"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name}={getattr(self, name)}; it must lie in [0, 1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchLayout:
+    """One global batch.
+
+    Attributes:
+        target_length: T, its bucket.
+        rows: for each row, the utterances (indices) that are joined in it; () is an empty row.
+        timestamped: the first utterance of each row whose label has timestamps.
+    """
+
+    target_length: int
+    rows: tuple[tuple[int, ...], ...]
+    timestamped: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which utterances fit the model, and how many were dropped for which reason."""
+
+    kept: tuple[int, ...]
+    too_long_audio: int
+    too_long_label: int
+
+    @property
+    def dropped(self) -> int:
+        return self.too_long_audio + self.too_long_label
+
+
+def select_fitting(
+    sizes: Sequence[UtteranceSize], buckets: Sequence[int], context_seconds: float
+) -> Selection:
+    """Finds the utterances that fit the window and the longest bucket; the others are never cut.
+
+    Args:
+        sizes: of all utterances.
+        buckets: target lengths T.
+        context_seconds: length of the encoder's window.
+    """
+    kept, too_long_audio, too_long_label = [], 0, 0
+    for index, size in enumerate(sizes):
+        if size.seconds > context_seconds + _ROUNDING_SECONDS:
+            too_long_audio += 1
+        elif size.prompt_tokens + size.label_tokens > max(buckets):
+            too_long_label += 1
+        else:
+            kept.append(index)
+    return Selection(tuple(kept), too_long_audio, too_long_label)
+
+
+def epoch_layouts(
+    sizes: Sequence[UtteranceSize], rules: BatchRules, epoch: int
+) -> list[BatchLayout]:
+    """Plans one epoch, in which every utterance occurs exactly once.
+
+    A batch holds rows of one bucket and is emitted when it is full. What is left in the buckets at
+    the end is merged, short rows first; empty rows fill the very last batch.
+
+    Args:
+        sizes: of the utterances, all of which fit (see `select_fitting`).
+        rules: how batches are made.
+        epoch: which epoch; with `rules.seed` it fixes the order.
+    """
+    waiting: dict[int, list[_Row]] = {bucket: [] for bucket in rules.buckets}
+    batches = []
+    for row in _joined_rows(sizes, rules, epoch):
+        bucket = _bucket(row.tokens(sizes), rules.buckets)
+        waiting[bucket].append(row)
+        if len(waiting[bucket]) == rules.global_batch_size:
+            batches.append(_batch(waiting[bucket], bucket, rules.global_batch_size))
+            waiting[bucket] = []
+    left = [row for bucket in rules.buckets for row in waiting[bucket]]
+    return batches + _chunks(sizes, left, rules.buckets, rules.global_batch_size)
+
+
+def layouts_in_order(
+    sizes: Sequence[UtteranceSize], batch_size: int, buckets: Sequence[int]
+) -> list[BatchLayout]:
+    """Plans one pass in the given order, each utterance in a row of its own (for evaluation).
+
+    Args:
+        sizes: of the utterances, all of which fit.
+        batch_size: rows of a batch; empty rows fill the last one.
+        buckets: target lengths T; a batch takes the shortest that holds all of its rows.
+    """
+    rows = [_Row((index,)) for index in range(len(sizes))]
+    return _chunks(sizes, rows, buckets, batch_size)
+
+
+class _Row(NamedTuple):
+    """Utterances that are joined, and whether their label has timestamps."""
+
+    indices: tuple[int, ...]
+    is_timestamped: bool = False
+
+    def tokens(self, sizes: Sequence[UtteranceSize]) -> int:
+        """Of prompt and label."""
+        prompt = sizes[self.indices[0]].prompt_tokens
+        labels = [sizes[index].label_tokens for index in self.indices]
+        return timestamped_length(prompt, labels) if self.is_timestamped else prompt + sum(labels)
+
+
+def _joined_rows(sizes: Sequence[UtteranceSize], rules: BatchRules, epoch: int) -> Iterator[_Row]:
+    # Raw bits of a seeded PCG64 are fixed by NumPy for good; Generator.permutation is not.
+    bits = np.random.PCG64(np.random.SeedSequence([rules.seed, epoch]))
+    order = np.argsort(bits.random_raw(len(sizes)), kind="stable").tolist()
+    joins = (bits.random_raw(len(sizes)) / 2.0**64 < rules.join_probability).tolist()
+    stamps = (bits.random_raw(len(sizes)) / 2.0**64 < rules.timestamp_probability).tolist()
+    row: _Row | None = None
+    for index, join, stamp in zip(order, joins, stamps, strict=True):
+        if row is not None and join:
+            longer = row._replace(indices=(*row.indices, index))
+            if _fits(sizes, longer, rules):
+                row = longer
+                continue
+        if row is not None:
+            yield row
+        row = _Row((index,), stamp)
+        if row.tokens(sizes) > rules.buckets[-1]:
+            row = _Row((index,))
+    if row is not None:
+        yield row
+
+
+def _fits(sizes: Sequence[UtteranceSize], row: _Row, rules: BatchRules) -> bool:
+    joined = [sizes[index] for index in row.indices]
+    seconds = sum(size.seconds for size in joined)
+    return (
+        joined[0].group == joined[-1].group
+        and seconds <= rules.context_seconds + _ROUNDING_SECONDS
+        and row.tokens(sizes) <= rules.buckets[-1]
+    )
+
+
+def _bucket(tokens: int, buckets: Sequence[int]) -> int:
+    return buckets[bisect.bisect_left(buckets, tokens)]
+
+
+def _chunks(
+    sizes: Sequence[UtteranceSize],
+    rows: Sequence[_Row],
+    buckets: Sequence[int],
+    batch_size: int,
+) -> list[BatchLayout]:
+    plans = []
+    for start in range(0, len(rows), batch_size):
+        chunk = rows[start : start + batch_size]
+        longest = max(row.tokens(sizes) for row in chunk)
+        plans.append(_batch(chunk, _bucket(longest, buckets), batch_size))
+    return plans
+
+
+def _batch(rows: Sequence[_Row], target_length: int, batch_size: int) -> BatchLayout:
+    """A batch of these rows, filled up with empty ones."""
+    indices = [row.indices for row in rows] + [()] * (batch_size - len(rows))
+    timestamped = frozenset(row.indices[0] for row in rows if row.is_timestamped)
+    return BatchLayout(target_length, tuple(indices), timestamped)

@@ -1,0 +1,83 @@
+"""Arrays on disk under content-derived names: written whole or not at all, shared between runs."""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import flax.traverse_util
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.files import Path, make_folder, write_whole
+from fastwhisper_jax.training.distributed import wait_for_all
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayStore:
+    """A folder of .npy files that all processes see."""
+
+    folder: Path
+
+    def read(self, name: str) -> np.ndarray:
+        """The array of a name that is there."""
+        array: np.ndarray = np.load(io.BytesIO((self.folder / f"{name}.npy").read_bytes()))
+        return array
+
+    def write(self, name: str, array: np.ndarray) -> None:
+        """Keeps an array; readers see all of it or nothing."""
+        content = io.BytesIO()
+        np.save(content, array)
+        write_whole(self.folder / f"{name}.npy", content.getvalue())
+
+    def absent(self, names: Sequence[str]) -> list[bool]:
+        """For each name whether it is missing; every process gets the answer of process 0."""
+        present = {path.name for path in self.folder.iterdir()}
+        absent = np.array([f"{name}.npy" not in present for name in names], bool)
+        if jax.process_count() > 1:
+            absent = multihost_utils.broadcast_one_to_all(absent)
+        return [bool(is_absent) for is_absent in absent]
+
+
+def open_store(root: Path, key: str) -> ArrayStore:
+    """The store of a key under a folder that may hold many; made if absent.
+
+    Raises:
+        InputError: `root` cannot be written, or is not the same folder for all processes.
+    """
+    folder = root / key
+    probe = folder / "shared"
+    if jax.process_index() == 0:
+        try:
+            make_folder(folder)
+            write_whole(probe, "All processes of a run see this file.\n")
+        except OSError as error:
+            raise InputError(
+                f"data.encoder_cache={str(root)!r} cannot be written ({error.strerror}); name a "
+                "folder that can be, or set data.encoder_cache=none"
+            ) from error
+    wait_for_all("array store")
+    if not probe.exists():
+        raise InputError(
+            f"data.encoder_cache={str(root)!r} is another folder for process {jax.process_index()} "
+            "than for process 0; processes on several hosts need one that all of them see: "
+            "gs://BUCKET/FOLDER, or a folder on a shared disk, or set data.encoder_cache=none"
+        )
+    return ArrayStore(folder)
+
+
+def digest(*parts: Any) -> str:
+    """32 hexadecimal digits that differ where any part (by its repr) differs."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def params_digest(params: Any) -> str:
+    """A digest of every leaf's path and bytes."""
+    total = hashlib.sha256()
+    for name, leaf in sorted(flax.traverse_util.flatten_dict(params, sep="/").items()):
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(leaf).tobytes())
+    return total.hexdigest()[:32]

@@ -1,0 +1,124 @@
+"""What follows the step over a run, from its config: weights, learning rate, phases, optimiser."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import optax
+
+from fastwhisper_jax.config import ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.losses import schedules
+from fastwhisper_jax.losses.askd import Weights, askd_weights, check_weights
+from fastwhisper_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from fastwhisper_jax.training.step import Phase
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSchedule:
+    """What follows the step over a whole run.
+
+    Attributes:
+        total_steps: updates of the run.
+        weights_at: the loss weights of the update after s completed ones.
+        learning_rate_at: its learning rate.
+        optimizer: made with that learning rate.
+        teacher_end: the step from which on the teacher's weight is 0 for good.
+        self_begin: the first step with a self weight above 0; total_steps if there is none.
+        self_end: the step from which on that weight is 0 for good; 0 if it is never above.
+    """
+
+    total_steps: int
+    weights_at: Callable[[jax.Array], Weights]
+    learning_rate_at: optax.Schedule
+    optimizer: optax.GradientTransformation
+    teacher_end: int
+    self_begin: int
+    self_end: int
+
+    @property
+    def keeps_self_teacher(self) -> bool:
+        """Whether any update of the run is to learn from the student's earlier self."""
+        return self.self_begin < self.total_steps
+
+    def phase(self, step: int) -> Phase:
+        """What the update after `step` completed ones has to run."""
+        return Phase(
+            runs_teacher=step < self.teacher_end,
+            runs_self_teacher=self.self_begin <= step < self.self_end,
+        )
+
+
+def make_run_schedule(
+    objective: ObjectiveConfig, optimizer: OptimizerConfig, total_steps: int
+) -> RunSchedule:
+    """Resolves every length against the run's total.
+
+    A weight may begin or end to change after the run: then the run has only what comes before.
+
+    Raises:
+        InputError: the warm-up is not shorter than the run, a length or a curve is impossible, or a
+            weight would be negative.
+    """
+    teacher = make_schedule(objective.teacher_weight, total_steps, "objective.teacher_weight")
+    itself = make_schedule(objective.self_weight, total_steps, "objective.self_weight")
+    check_weights(teacher, itself, objective.ce_weight, total_steps)
+    rate = learning_rate_schedule(
+        optimizer.learning_rate,
+        optimizer.end_learning_rate,
+        _warmup_steps(optimizer.warmup, total_steps),
+        optimizer.decay,
+        total_steps,
+    )
+    return RunSchedule(
+        total_steps=total_steps,
+        weights_at=lambda step: askd_weights(step, teacher, itself, objective.ce_weight),
+        learning_rate_at=rate,
+        optimizer=make_optimizer(
+            rate,
+            beta1=optimizer.beta1,
+            beta2=optimizer.beta2,
+            epsilon=optimizer.epsilon,
+            weight_decay=optimizer.weight_decay,
+            clip_norm=optimizer.clip_norm,
+        ),
+        teacher_end=schedules.zero_from(teacher, total_steps),
+        self_begin=schedules.positive_from(itself, total_steps),
+        self_end=schedules.zero_from(itself, total_steps),
+    )
+
+
+def _warmup_steps(warmup: int | float, total_steps: int) -> int:
+    steps = schedules.resolve_steps(warmup, total_steps, "optimizer.warmup")
+    # A fraction below 1 is shorter than any run, though it may round to all of a very short one.
+    if warmup >= (1.0 if isinstance(warmup, float) else total_steps):
+        raise InputError(
+            f"optimizer.warmup={warmup} is not shorter than the run of {total_steps} updates: the "
+            "learning rate would never reach its peak; set it to fewer updates, or to a fraction "
+            "of the run below 1.0"
+        )
+    return steps
+
+
+def make_schedule(config: ScheduleConfig, total_steps: int, name: str) -> schedules.Schedule:
+    """The schedule that a config section describes."""
+
+    def steps(length: int | float, field: str) -> int:
+        return schedules.resolve_steps(length, total_steps, f"{name}.{field}")
+
+    if config.kind == "constant":
+        return schedules.constant_schedule(config.init_value)
+    if config.kind == "piecewise":
+        boundaries = [steps(boundary, "boundaries") for boundary in config.boundaries]
+        return schedules.piecewise_schedule(boundaries, [config.init_value, *config.values])
+    curves = {
+        "linear": schedules.linear_schedule,
+        "cosine": schedules.cosine_schedule,
+        "exponential": schedules.exponential_schedule,
+    }
+    return curves[config.kind](
+        config.init_value,
+        config.end_value,
+        steps(config.begin, "begin"),
+        steps(config.steps, "steps"),
+    )

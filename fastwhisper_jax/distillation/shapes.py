@@ -1,0 +1,103 @@
+"""A recipe's models, state and batch as shapes with shardings: nothing is loaded or computed."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from fastwhisper_jax.config import Config
+from fastwhisper_jax.cost.published import PUBLISHED
+from fastwhisper_jax.distillation.assembly import Models
+from fastwhisper_jax.distillation.fill_caches import caches_teacher
+from fastwhisper_jax.distillation.pair import cut_student
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.export.hf_configs import dimensions_from_config, read_model_config
+from fastwhisper_jax.export.hf_load import model_folder
+from fastwhisper_jax.models import whisper
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.sharding_rules import RULES
+from fastwhisper_jax.training.sharding import batch_sharding, tree_shardings
+
+
+def model_dimensions(path: str) -> ModelDimensions:
+    """Sizes of a local Hugging Face folder, or of a published Whisper; a folder wins.
+
+    Raises:
+        InputError: neither is known by that name.
+    """
+    folder = model_folder(path)
+    if folder is None:
+        if path in PUBLISHED:
+            return PUBLISHED[path]
+        raise InputError(
+            f"the sizes of {path!r} are not known here: it is no folder, and none of "
+            f"{', '.join(PUBLISHED)}; download it first, and name its folder"
+        )
+    return dimensions_from_config(read_model_config(folder), folder / "config.json")
+
+
+def model_shapes(config: Config, mesh: Mesh) -> Models:
+    """Teacher and student of a recipe, the teacher in its dtype and divided over the mesh.
+
+    Raises:
+        InputError: the sizes of a model are not known, or the student cannot be cut.
+    """
+    teacher = model_dimensions(config.teacher.path)
+    path = config.student.path
+    cut = cut_student(config, teacher, teacher if path is None else model_dimensions(path))
+    teacher_params = with_shardings(param_shapes(teacher, config.teacher.dtype), mesh)
+    student_params = param_shapes(cut.dims, "float32")
+    return Models(teacher, teacher_params, cut.dims, student_params, cut.shares_encoder)
+
+
+def param_shapes(dims: ModelDimensions, dtype: str) -> dict[str, Any]:
+    """The parameters of a Whisper of these sizes."""
+    shapes = jax.eval_shape(lambda: whisper.init_params(dims, jax.random.key(0)))
+    return dict(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), shapes))
+
+
+def with_shardings(shapes: Any, mesh: Mesh) -> Any:
+    """Shapes of parameters, placed as training places them."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        tree_shardings(shapes, RULES, mesh),
+    )
+
+
+def batch_shapes(
+    config: Config,
+    teacher: ModelDimensions,
+    mesh: Mesh,
+    rows: int,
+    tokens: int,
+    runs_teacher: bool,
+) -> dict[str, Any]:
+    """A global batch as the step takes it, rows over the whole mesh.
+
+    `runs_teacher`: whether the run has a phase that asks the teacher.
+    """
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {
+        "input_ids": ((rows, tokens), jnp.int32),
+        "labels": ((rows, tokens), jnp.int32),
+        "label_mask": ((rows, tokens), jnp.float32),
+    }
+    if config.data.encoder_cache is None:
+        arrays["log_mel"] = (rows, teacher.n_frames, teacher.n_mels), jnp.float32
+    else:
+        arrays["encoder_states"] = (rows, teacher.n_audio_ctx, teacher.n_state), jnp.float16
+        if caches_teacher(config, runs_teacher):
+            arrays["teacher_states"] = (rows, tokens, teacher.n_state), jnp.float32
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, (shape, dtype) in arrays.items()
+    }
+
+
+def with_batch(config: Config, rows: int) -> Config:
+    """The recipe with another global batch."""
+    training = dataclasses.replace(config.training, global_batch_size=rows)
+    return dataclasses.replace(config, training=training)

@@ -1,0 +1,184 @@
+"""config.json and generation_config.json: what our model reads from them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+
+Config = dict[str, Any]
+
+# (our size, the key of config.json that holds it)
+SIZES = (
+    ("n_mels", "num_mel_bins"),
+    ("n_audio_ctx", "max_source_positions"),
+    ("n_audio_head", "encoder_attention_heads"),
+    ("n_audio_layer", "encoder_layers"),
+    ("n_audio_mlp", "encoder_ffn_dim"),
+    ("n_vocab", "vocab_size"),
+    ("n_text_ctx", "max_target_positions"),
+    ("n_text_head", "decoder_attention_heads"),
+    ("n_text_layer", "decoder_layers"),
+    ("n_text_mlp", "decoder_ffn_dim"),
+    ("n_state", "d_model"),
+)
+# What our forward pass takes for granted; a key that is absent has this value in transformers too.
+_ASSUMED = (
+    ("activation_function", "gelu"),
+    ("scale_embedding", False),
+    ("tie_word_embeddings", True),
+)
+# Folders older than generation_config.json keep these in config.json.
+_GENERATION_KEYS = (
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "decoder_start_token_id",
+    "eos_token_id",
+    "forced_decoder_ids",
+    "max_length",
+    "pad_token_id",
+    "suppress_tokens",
+)
+
+
+def read_json(path: Path) -> Config:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        InputError: the file cannot be read or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); copy or download it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a JSON object, not a {type(content).__name__}")
+    return content
+
+
+def read_model_config(folder: Path) -> Config:
+    """Read config.json of a Whisper folder.
+
+    Raises:
+        InputError: there is none, or it is not a Whisper that our forward pass computes.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} has no config.json; give a Hugging Face Whisper folder")
+    config = read_json(path)
+    if config.get("model_type") != "whisper":
+        raise InputError(
+            f"{path} says model_type {config.get('model_type')!r}, must be 'whisper';"
+            " give a Hugging Face Whisper folder"
+        )
+    faults = [
+        f"{key} is {config[key]!r}, must be {value!r}"
+        for key, value in _ASSUMED
+        if key in config and config[key] != value
+    ]
+    if faults:
+        raise InputError(f"{path} describes another Whisper than OpenAI's: {'; '.join(faults)}")
+    return config
+
+
+def read_generation_config(folder: Path, config: Config, dims: ModelDimensions) -> Config:
+    """Read generation_config.json, or, in folders older than it, the same keys of config.json.
+
+    Alignment heads that the model has not are let through: published students inherited them. Who
+    uses them checks them.
+
+    Args:
+        folder: of the model.
+        config: its config.json.
+        dims: its sizes.
+
+    Raises:
+        InputError: what we read of it is absent or cannot be used; all faults are in one message.
+    """
+    path = folder / "generation_config.json"
+    if path.is_file():
+        generation_config = read_json(path)
+    else:
+        path = folder / "config.json"
+        generation_config = {key: config[key] for key in _GENERATION_KEYS if key in config}
+    faults = _generation_faults(generation_config, dims.n_vocab)
+    if faults:
+        raise InputError(f"{path} cannot be used: {'; '.join(faults)}; correct it")
+    return generation_config
+
+
+def _generation_faults(generation_config: Config, n_vocab: int) -> list[str]:
+    def is_token(value: Any) -> bool:
+        return type(value) is int and 0 <= value < n_vocab
+
+    faults = []
+    end_of_text = generation_config.get("eos_token_id")
+    ends = end_of_text if isinstance(end_of_text, list) else [end_of_text]
+    if not ends or not all(map(is_token, ends)):
+        faults.append(
+            f"eos_token_id is {end_of_text!r}, must be a token, 0 to {n_vocab - 1}, or several"
+        )
+    for key in ("suppress_tokens", "begin_suppress_tokens"):
+        tokens = generation_config.get(key) or []
+        strange = (
+            [token for token in tokens if not is_token(token)]
+            if isinstance(tokens, list)
+            else [tokens]
+        )
+        if strange:
+            faults.append(f"{key} holds {strange[0]!r}, must hold tokens, 0 to {n_vocab - 1}")
+    previous = generation_config.get("prev_sot_token_id")
+    if previous is not None and not is_token(previous):
+        faults.append(f"prev_sot_token_id is {previous!r}, must be a token, 0 to {n_vocab - 1}")
+    heads = generation_config.get("alignment_heads") or []
+    if not isinstance(heads, list) or not all(map(_is_pair, heads)):
+        faults.append("alignment_heads must hold pairs of integers, [layer, head]")
+    return faults
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and [type(item) for item in value] == [int, int]
+
+
+def dimensions_from_config(config: Config, path: Path) -> ModelDimensions:
+    """Read a model's sizes from its config.json.
+
+    Args:
+        config: content of config.json.
+        path: where it was read, for messages.
+
+    Raises:
+        InputError: sizes are absent, not positive integers, or do not fit each other.
+    """
+    sizes: dict[str, Any] = {ours: config.get(theirs) for ours, theirs in SIZES}
+    faults = [
+        f"{theirs} is {sizes[ours]!r}, must be a positive integer"
+        for ours, theirs in SIZES
+        if type(sizes[ours]) is not int or sizes[ours] < 1
+    ]
+    if not faults:
+        faults = [
+            f"d_model {sizes['n_state']} does not divide over {sizes[heads]} {stack} heads"
+            for stack, heads in (("encoder", "n_audio_head"), ("decoder", "n_text_head"))
+            if sizes["n_state"] % sizes[heads]
+        ]
+    if faults:
+        raise InputError(f"{path} cannot be used: {'; '.join(faults)}")
+    return ModelDimensions(**sizes)
+
+
+def read_preprocessor_config(folder: Path) -> Config:
+    """Read the feature extractor's settings, wherever a version of transformers put them.
+
+    Returns:
+        Content of preprocessor_config.json, or its place in processor_config.json (transformers 5
+        writes that one), or nothing.
+    """
+    if (folder / "preprocessor_config.json").is_file():
+        return read_json(folder / "preprocessor_config.json")
+    if (folder / "processor_config.json").is_file():
+        return dict(read_json(folder / "processor_config.json").get("feature_extractor") or {})
+    return {}

@@ -1,0 +1,135 @@
+"""The ASKD objective, as it is defined: weights that follow the step, and the loss of each token.
+
+`chunked.distillation_sums` computes the same numbers without ever holding a vocabulary-wide array
+of the whole batch; training uses that one. This module is what it must agree with.
+
+Source:
+    ASKD / FastWhisper (arXiv 2601.19919). The full text was not available: this is a reading of
+    the abstracts of its two versions. Distil-Whisper (arXiv 2311.00430) is the special case of
+    constant weights 0.8 and 1.0 with temperature 2, as in its released code.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.losses.schedules import Schedule
+from fastwhisper_jax.losses.token_losses import cross_entropy, kl_divergence
+
+
+class Weights(NamedTuple):
+    """Weights of the three terms at one step, float32 scalars.
+
+    Attributes:
+        ce: c(s), of the cross-entropy with the labels.
+        teacher: a(s), of the divergence from the teacher.
+        self_teacher: m(s), of the divergence from the student's own earlier self.
+    """
+
+    ce: ArrayLike
+    teacher: ArrayLike
+    self_teacher: ArrayLike
+
+
+def askd_weights(
+    step: ArrayLike,
+    teacher_schedule: Schedule,
+    self_schedule: Schedule,
+    ce_weight: float | None,
+) -> Weights:
+    """Returns the weights of the update that follows `step` completed ones.
+
+    Every recipe is a setting of the three: CE only (1, 0, 0), constant distillation, decay only,
+    self only, and ASKD, where the teacher's share passes to the labels and to the student itself.
+
+    Args:
+        step: completed updates, an integer scalar, traced or not.
+        teacher_schedule: a(s).
+        self_schedule: m(s).
+        ce_weight: constant c, or None for the complement c(s) = 1 - a(s) - m(s).
+    """
+    teacher = teacher_schedule(step)
+    self_teacher = self_schedule(step)
+    ce = 1.0 - teacher - self_teacher if ce_weight is None else jnp.full_like(teacher, ce_weight)
+    return Weights(ce, teacher, self_teacher)
+
+
+def check_weights(
+    teacher_schedule: Schedule,
+    self_schedule: Schedule,
+    ce_weight: float | None,
+    total_steps: int,
+) -> None:
+    """Checks that no weight is negative or not finite at any step of a run.
+
+    Raises:
+        InputError: one is; the message names the first such step.
+    """
+    steps = np.arange(total_steps, dtype=np.int32)
+    weights = np.stack(askd_weights(steps, teacher_schedule, self_schedule, ce_weight))
+    # The complement of weights that add up to 1 may fall short of 0 by a rounding.
+    is_valid = np.all(np.isfinite(weights) & (weights >= -1e-6), axis=0)
+    if not np.all(is_valid):
+        step = int(np.argmin(is_valid))
+        ce, teacher, self_teacher = (float(weight) for weight in weights[:, step])
+        complement = " (the complement of the other two)" if ce_weight is None else ""
+        raise InputError(
+            f"at step {step} the loss weights are teacher {teacher:.4g}, self {self_teacher:.4g} "
+            f"and CE {ce:.4g}{complement}; none may be negative: lower a schedule or set ce_weight"
+        )
+
+
+def askd_losses(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array | None,
+    self_logits: jax.Array | None,
+    labels: jax.Array,
+    weights: Weights,
+    *,
+    temperature: float = 1.0,
+    adaptive: bool = False,
+) -> jax.Array:
+    """Returns the objective of each token.
+
+        L = c CE(y, z_S) + a t^2 KL(softmax(z_T/t) || softmax(z_S/t))
+                         + m t^2 KL(softmax(z_self/t) || softmax(z_S/t))
+
+    with c, a, m the weights, t the temperature, z logits, y the label. The gradient reaches the
+    student's logits only.
+
+    Args:
+        student_logits: (..., V).
+        teacher_logits: (..., V), or None: no such term.
+        self_logits: (..., V), or None: no such term.
+        labels: (...), integers in [0, V).
+        weights: c, a, m.
+        temperature: above 0.
+        adaptive: where the label is not the teacher's best token, or one of equals, a is given to
+            CE. This does nothing where the labels are the same teacher's greedy transcript.
+
+    Returns:
+        (...), float32.
+    """
+    ce_weight, teacher_weight = jnp.float32(weights.ce), jnp.float32(weights.teacher)
+    log_predictions = jax.nn.log_softmax(student_logits.astype(jnp.float32) / temperature)
+    loss = jnp.zeros(labels.shape, jnp.float32)
+    if teacher_logits is not None:
+        if adaptive:
+            label_logits = jnp.take_along_axis(teacher_logits, labels[..., None], axis=-1)[..., 0]
+            is_right = label_logits >= jnp.max(teacher_logits, axis=-1)
+            ce_weight = ce_weight + jnp.where(is_right, 0.0, teacher_weight)
+            teacher_weight = jnp.where(is_right, teacher_weight, 0.0)
+        teacher_kl = kl_divergence(log_predictions, _soft_targets(teacher_logits, temperature))
+        loss = loss + teacher_weight * temperature**2 * teacher_kl
+    if self_logits is not None:
+        self_kl = kl_divergence(log_predictions, _soft_targets(self_logits, temperature))
+        loss = loss + weights.self_teacher * temperature**2 * self_kl
+    return loss + ce_weight * cross_entropy(student_logits, labels)
+
+
+def _soft_targets(logits: jax.Array, temperature: float) -> jax.Array:
+    return jax.nn.softmax(jax.lax.stop_gradient(logits).astype(jnp.float32) / temperature)

@@ -1,0 +1,147 @@
+"""The ASKD losses of a few tokens and their gradient with respect to the logits, in closed form.
+
+`askd.askd_losses` says what is computed; this says how. Each set of logits is normalised once per
+temperature, the gradient is one expression over arrays that exist already, and no vocabulary-wide
+array is made only to be differentiated.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fastwhisper_jax.losses.askd import Weights
+
+
+class TokenLosses(NamedTuple):
+    """Losses of each token and what is counted beside them; every field (...) float32.
+
+    Attributes:
+        loss: the objective.
+        ce: cross-entropy with the label.
+        kl_teacher: squared temperature x divergence from the teacher; 0 without one.
+        kl_self: squared temperature x divergence from the earlier self; 0 without one.
+        correct: 1 where the label is the student's best token (or one of equals).
+        teacher_correct: the same of the teacher; 0 without one.
+    """
+
+    loss: jax.Array
+    ce: jax.Array
+    kl_teacher: jax.Array
+    kl_self: jax.Array
+    correct: jax.Array
+    teacher_correct: jax.Array
+
+
+class _Softmax(NamedTuple):
+    """softmax(logits / t): the logits (..., V), never divided by t: that would be one more array.
+
+    Attributes:
+        logits: (..., V).
+        temperature: t.
+        top, label_logit: (...), the greatest logit and the label's.
+        normaliser: (...), t log sum exp(logits / t).
+    """
+
+    logits: jax.Array
+    temperature: float
+    top: jax.Array
+    label_logit: jax.Array
+    normaliser: jax.Array
+
+
+def losses_and_gradient(
+    student_logits: jax.Array,
+    teacher_logits: jax.Array | None,
+    self_logits: jax.Array | None,
+    labels: jax.Array,
+    weights: Weights,
+    *,
+    temperature: float,
+    adaptive: bool,
+    gradient_scale: jax.Array | None = None,
+) -> tuple[TokenLosses, jax.Array | None]:
+    """Returns the losses of each token, and the gradient of `sum(gradient_scale * loss)`.
+
+    With p softmax at temperature t, c, a, m a token's weights and y its one-hot label,
+
+        dL/dz_S = c (p_S(1) - y) + a t (p_S(t) - p_T(t)) + m t (p_S(t) - p_self(t))
+
+    The squared temperature of the loss meets one 1/t of the chain rule. The weights of a token
+    differ from the step's only through the adaptive gate.
+
+    Args:
+        student_logits: (..., V) float32.
+        teacher_logits: (..., V) float32, or None.
+        self_logits: (..., V) float32, or None.
+        labels: (...), integers in [0, V).
+        weights: c, a, m.
+        temperature: t, above 0.
+        adaptive: the gate of `askd.askd_losses`.
+        gradient_scale: (...) float32, 0 where masked. None: no gradient is computed.
+
+    Returns:
+        The losses, and (..., V) float32 or None.
+    """
+    zeros = jnp.zeros(labels.shape, jnp.float32)
+    ce_weight, teacher_weight = zeros + weights.ce, zeros + weights.teacher
+    self_weight = zeros + weights.self_teacher
+
+    student = _normalise(student_logits, labels, 1.0)
+    soft_student = student
+    if temperature != 1.0 and not (teacher_logits is None and self_logits is None):
+        soft_student = _normalise(student_logits, labels, temperature)
+    ce = student.normaliser - student.label_logit
+    kl_teacher, kl_self, teacher_correct = zeros, zeros, zeros
+    soft_teacher = soft_self = None
+    if teacher_logits is not None:
+        soft_teacher = _normalise(teacher_logits, labels, temperature)
+        kl_teacher = _divergence(soft_teacher, soft_student)
+        teacher_correct = _is_best(soft_teacher)
+        if adaptive:
+            ce_weight = ce_weight + (1.0 - teacher_correct) * teacher_weight
+            teacher_weight = teacher_correct * teacher_weight
+    if self_logits is not None:
+        soft_self = _normalise(self_logits, labels, temperature)
+        kl_self = _divergence(soft_self, soft_student)
+    loss = ce_weight * ce + teacher_weight * kl_teacher + self_weight * kl_self
+    losses = TokenLosses(loss, ce, kl_teacher, kl_self, _is_best(student), teacher_correct)
+    if gradient_scale is None:
+        return losses, None
+
+    tokens = jax.lax.broadcasted_iota(labels.dtype, student_logits.shape, labels.ndim)
+    is_label = (tokens == labels[..., None]).astype(jnp.float32)
+    gradient = (gradient_scale * ce_weight)[..., None] * (_probabilities(student) - is_label)
+    for target, weight in ((soft_teacher, teacher_weight), (soft_self, self_weight)):
+        if target is not None:
+            scale = (gradient_scale * weight * temperature)[..., None]
+            gradient = gradient + scale * (_probabilities(soft_student) - _probabilities(target))
+    return losses, gradient
+
+
+def _normalise(logits: jax.Array, labels: jax.Array, temperature: float) -> _Softmax:
+    top = jnp.max(logits, axis=-1)
+    label_logit = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    total = jnp.sum(_exp(logits, top, temperature), axis=-1)
+    return _Softmax(logits, temperature, top, label_logit, top + temperature * jnp.log(total))
+
+
+def _exp(logits: jax.Array, offset: jax.Array, temperature: float) -> jax.Array:
+    return jnp.exp((logits - offset[..., None]) * (1.0 / temperature))
+
+
+def _probabilities(source: _Softmax) -> jax.Array:
+    return _exp(source.logits, source.normaliser, source.temperature)
+
+
+def _divergence(target: _Softmax, prediction: _Softmax) -> jax.Array:
+    """Squared temperature x KL of the target from the prediction."""
+    # The normalisers are subtracted under the sum: logits of two models may differ by a large
+    # constant, and after the sum it would cancel with a loss of digits.
+    offset = target.normaliser - prediction.normaliser
+    log_ratio = target.logits - prediction.logits - offset[..., None]
+    return target.temperature * jnp.sum(_probabilities(target) * log_ratio, axis=-1)
+
+
+def _is_best(source: _Softmax) -> jax.Array:
+    return (source.label_logit >= source.top).astype(jnp.float32)

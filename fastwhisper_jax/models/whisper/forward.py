@@ -1,0 +1,97 @@
+"""Whisper as pure functions of parameters and arrays: `encode`, `decode`, `logits`.
+
+Parameters are a nested dict `{"encoder": ..., "decoder": ...}`; the leaves under `layers` are
+stacked on a leading layer axis, so that one compiled layer serves all depths. Every function reads
+only the part that it names.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from fastwhisper_jax.models.options import ModelOptions
+from fastwhisper_jax.models.whisper.decoder import TextDecoder
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+from fastwhisper_jax.models.whisper.encoder import AudioEncoder
+
+Params = Mapping[str, Any]
+
+
+def init_params(dims: ModelDimensions, key: jax.Array) -> dict[str, Any]:
+    """Random float32 parameters of a Whisper of the given sizes."""
+    options = ModelOptions()
+    encoder_key, decoder_key = jax.random.split(key)
+    log_mel = jnp.zeros((1, dims.n_frames, dims.n_mels))
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    encoder_states = jnp.zeros((1, dims.n_audio_ctx, dims.n_state))
+    return {
+        "encoder": AudioEncoder(dims, options).init(encoder_key, log_mel)["params"],
+        "decoder": TextDecoder(dims, options).init(decoder_key, tokens, encoder_states)["params"],
+    }
+
+
+def encode(
+    params: Params,
+    dims: ModelDimensions,
+    log_mel: jax.Array,
+    options: ModelOptions,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Audio features of log-mel spectrograms.
+
+    Args:
+        params: parameters; only `params["encoder"]` is read.
+        dims: sizes of the model.
+        log_mel: (B, L, M) float32, L = 2 S frames of a full window.
+        options: how to compute.
+        dropout_key: turns residual dropout on (training only).
+
+    Returns:
+        (B, S, D) in the compute dtype, after the encoder's last LayerNorm.
+
+    Source: transformers `WhisperEncoder`; openai/whisper `AudioEncoder`.
+    """
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    variables = {"params": params["encoder"]}
+    encoder = AudioEncoder(dims, options)
+    if options.encodes_by_row and dropout_key is None:
+        return jax.lax.map(lambda row: encoder.apply(variables, row[None])[0], log_mel)
+    encoder_states = encoder.apply(variables, log_mel, rngs=rngs)
+    return cast(jax.Array, encoder_states)
+
+
+def decode(
+    params: Params,
+    dims: ModelDimensions,
+    tokens: jax.Array,
+    encoder_states: jax.Array,
+    options: ModelOptions,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Decoder states of all target positions at once (teacher forcing).
+
+    Args:
+        params: parameters; only `params["decoder"]` is read.
+        dims: sizes of the model.
+        tokens: (B, T) int32, T <= n_text_ctx.
+        encoder_states: (B, S, D), the output of `encode`.
+        options: how to compute.
+        dropout_key: turns residual dropout on (training only).
+
+    Returns:
+        (B, T, D) in the compute dtype, after the last LayerNorm: `logits` projects them.
+
+    Source: transformers `WhisperDecoder`; openai/whisper `TextDecoder`.
+    """
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    variables = {"params": params["decoder"]}
+    states = TextDecoder(dims, options).apply(variables, tokens, encoder_states, rngs=rngs)
+    return cast(jax.Array, states)
+
+
+def logits(params: Params, states: jax.Array) -> jax.Array:
+    """Projects decoder states (..., T, D) on the tied token embedding: (..., T, V) float32."""
+    embedding = params["decoder"]["embed_tokens"].astype(states.dtype)
+    return jnp.einsum("...TD,VD->...TV", states, embedding, preferred_element_type=jnp.float32)

@@ -1,1 +1,0 @@
-"""What a recipe's steps cost on a TPU slice, compiled without one."""

@@ -1,0 +1,180 @@
+import json
+
+import pytest
+
+from fastwhisper_jax.config import (
+    Config,
+    DataConfig,
+    MeshConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    StudentConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
+from fastwhisper_jax.config.recipe import field_help, fields, from_json, load_recipe, to_json
+from fastwhisper_jax.errors import InputError
+
+# Every field away from its default, of every type that there is.
+CHANGED = Config(
+    teacher=TeacherConfig(path="models/über", dtype="bfloat16"),
+    student=StudentConfig(
+        path="other",
+        encoder_layers=(0, 3),
+        decoder_layers=None,
+        context_seconds=10.0,
+        frozen=(),
+        dropout=0.25,
+        dtype="bfloat16",
+        rematerialise="all_but_projections",
+    ),
+    data=DataConfig(
+        train=("a.jsonl", "b c.jsonl"),
+        eval=("d.jsonl",),
+        language="es",
+        task="translate",
+        target_buckets=(16, 448),
+        concatenate_probability=0.5,
+        timestamp_probability=0.25,
+        time_masks=2,
+        time_mask_frames=40,
+        freq_masks=1,
+        freq_mask_bins=5,
+        threads=3,
+    ),
+    objective=ObjectiveConfig(
+        teacher_weight=ScheduleConfig("piecewise", 1.0, 0.0, 1, 1, (10, 0.5), (0.5, 0.0)),
+        self_weight=ScheduleConfig("cosine", 0.0, 0.5, 0.5, 1.0),
+        ce_weight=None,
+        temperature=1.5,
+        adaptive_gate=True,
+        self_teacher="snapshot",
+        ema_decay=0.9,
+        snapshot_steps=7,
+        chunk_tokens=64,
+    ),
+    optimizer=OptimizerConfig(1e-3, 1e-6, 100, "cosine", 0.1, 0.8, 0.95, 1e-6, 0.5),
+    training=TrainingConfig(16, 2, None, 1000, 3, 5, 50, 60, 4, 2, 100),
+    mesh=MeshConfig(4, 2, 2),
+)
+
+
+def test_the_fields_are_every_leaf_once_with_its_value():
+    names = [name for name, _, _ in fields(CHANGED)]
+    assert len(names) == len(set(names))
+    leaves = {}
+    for name, _, value in fields(CHANGED):
+        section = CHANGED
+        for part in name.split("."):
+            section = getattr(section, part)
+        assert section == value
+        leaves[name] = value
+    assert leaves["objective.teacher_weight.boundaries"] == (10, 0.5)
+    defaults = {name: value for name, _, value in fields(Config())}
+    same = {name for name, value in leaves.items() if defaults[name] == value}
+    # SpecAugment excludes the cache; the others make up the schedules' unused halves.
+    assert same == {
+        "data.encoder_cache",
+        "objective.teacher_weight.init_value",
+        "objective.teacher_weight.end_value",
+        "objective.self_weight.init_value",
+        "objective.self_weight.steps",
+        "objective.self_weight.boundaries",
+        "objective.self_weight.values",
+        "objective.teacher_weight.steps",  # 1 equals 1.0
+    }
+
+
+def test_help_shows_each_field_with_its_type_and_value():
+    lines = field_help(CHANGED).splitlines()
+    assert len(lines) == len(list(fields(CHANGED)))
+    assert "  --student.frozen  one or more of text, or none  [none]" in lines
+    assert (
+        "  --student.rematerialise  nothing|all_but_projections|everything  [all_but_projections]"
+        in lines
+    )
+    assert "  --objective.ce_weight  float or none  [none]" in lines
+    assert "  --data.target_buckets  one or more of int, or none  [16 448]" in lines
+    assert "  --training.steps  int or none  [1000]" in lines
+
+
+@pytest.mark.parametrize("config", [Config(), CHANGED])
+def test_json_gives_back_the_config_down_to_the_types(config):
+    again = from_json(to_json(config))
+    assert again == config
+    # 1 update and 1.0 of the run are equal numbers.
+    assert repr(again) == repr(config)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda values: values.pop("mesh"), r"Config has other fields than in this.*\['mesh'\]"),
+        (lambda values: values.update(extra=1), r"\['extra'\].*use the version that wrote it"),
+        (lambda values: values["data"].pop("task"), r"DataConfig has other fields.*\['task'\]"),
+        (lambda values: values.update(mesh=3), r"MeshConfig has other fields.*\(3\)"),
+        (lambda values: values["mesh"].update(fsdp="2"), "fsdp='2' must be int"),
+        (lambda values: values["mesh"].update(fsdp=0), "fsdp=0 must be at least 1"),
+    ],
+)
+def test_json_of_another_version_is_refused(damage, message):
+    values = json.loads(to_json(Config()))
+    damage(values)
+    with pytest.raises(InputError, match=message):
+        from_json(json.dumps(values))
+
+
+def test_text_that_is_no_json_is_refused():
+    with pytest.raises(InputError, match="not JSON"):
+        from_json('{"teacher": ')
+
+
+def test_a_recipe_is_the_config_that_its_file_binds(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(
+        "from fastwhisper_jax.config import Config, TrainingConfig\n"
+        "steps = 3 * 4\n"
+        "config = Config(training=TrainingConfig(steps=steps))\n"
+    )
+    assert load_recipe(path) == Config(training=TrainingConfig(steps=12))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("config = (", "cannot be run (SyntaxError: "),
+        ("\0", "cannot be run ("),
+        ("import nowhere_to_be_found", "(ModuleNotFoundError: No module named"),
+        ("1 / 0", "(ZeroDivisionError: division by zero); it must be Python that binds"),
+        ("raise SystemExit(3)", "cannot be run (SystemExit: 3)"),
+        ("steps = 3", "must bind `config = Config(...)`, found nothing of that name"),
+        ("config = {}", "must bind `config = Config(...)`, found a dict"),
+        (
+            "from fastwhisper_jax.config import *\nconfig = Config(optimiser=OptimizerConfig())",
+            "unexpected keyword argument 'optimiser'",
+        ),
+        (
+            "from fastwhisper_jax.config import *\nconfig = Config(data=DataConfig(train='a'))",
+            "recipe.py: DataConfig: train='a' must be tuple[str, ...]",
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_is_named_with_the_reason(tmp_path, content, message):
+    path = tmp_path / "recipe.py"
+    path.write_text(content)
+    with pytest.raises(InputError) as raised:
+        load_recipe(path)
+    assert str(raised.value).startswith(f"recipe {path}")
+    assert message in str(raised.value)
+
+
+def test_of_recipes_beside_a_mistyped_one_the_nearest_is_named(tmp_path):
+    for name in ("askd_base_en.py", "ce_base_en.py"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"did you mean .*/askd_base_en\.py\?"):
+        load_recipe(tmp_path / "askd_base.py")
+    with pytest.raises(InputError, match=r"name a recipe's \.py file"):
+        load_recipe(tmp_path / "qqq" / "askd_base_en.py")
+    with pytest.raises(InputError, match="no recipe at"):
+        load_recipe(tmp_path)

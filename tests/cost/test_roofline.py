@@ -1,0 +1,35 @@
+"""The slowest of three resources, named."""
+
+from collections import Counter
+
+import pytest
+
+from fastwhisper_jax.cost.chips import CHIPS
+from fastwhisper_jax.cost.hlo.cost import Cost
+from fastwhisper_jax.cost.roofline import roofline
+
+CHIP = CHIPS["v5e"]
+
+
+@pytest.mark.parametrize(
+    ("cost", "bound", "seconds"),
+    [
+        (Cost(flops=197e12, bytes_accessed=1e15, hbm_bytes=1.0), "flops", 1.0),
+        (Cost(flops=1.0, hbm_bytes=2 * 819e9), "bytes", 2.0),
+        (
+            Cost(collective_bytes=Counter({"all-gather": 400e9, "all-reduce": 200e9})),
+            "collectives",
+            3.0,
+        ),
+        (
+            # Over two networks at once: 3.125 GB/s between slices, 200 GB/s within one.
+            Cost(collective_bytes=Counter({"all-gather": 400e9, "cross-slice": 12.5e9})),
+            "collectives",
+            4.0,
+        ),
+    ],
+)
+def test_it_is_the_slowest_resources_time(cost, bound, seconds):
+    found = roofline(cost, CHIP)
+    assert (found.bound, found.seconds) == (bound, pytest.approx(seconds))
+    assert max(found.parts.values()) == found.seconds

@@ -1,0 +1,176 @@
+import dataclasses
+import random
+from collections import Counter
+
+import pytest
+
+from fastwhisper_jax.data.batching import (
+    BatchRules,
+    UtteranceSize,
+    epoch_layouts,
+    layouts_in_order,
+    select_fitting,
+)
+from fastwhisper_jax.errors import InputError
+
+_JOINING = {"join_probability": 0.7}
+
+
+def _sizes(count: int, groups: str = "a") -> list[UtteranceSize]:
+    draw = random.Random(0)
+    return [
+        UtteranceSize(draw.uniform(0.3, 12.0), 4, draw.randrange(0, 60), draw.choice(groups))
+        for _ in range(count)
+    ]
+
+
+def _rules(**changes) -> BatchRules:
+    return BatchRules(
+        **{"global_batch_size": 8, "buckets": (16, 32, 64), "context_seconds": 30.0} | changes
+    )
+
+
+def _row_tokens(sizes, row):
+    return 4 + sum(sizes[index].label_tokens for index in row)
+
+
+def _utterances(plans):
+    return [index for plan in plans for row in plan.rows for index in row]
+
+
+@pytest.mark.parametrize("joining", [{}, _JOINING, {"join_probability": 1.0}])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 203])
+def test_each_utterance_occurs_exactly_once_an_epoch(count, joining):
+    plans = epoch_layouts(_sizes(count), _rules(**joining), epoch=3)
+    assert Counter(_utterances(plans)) == Counter(range(count))
+    assert all(len(plan.rows) == 8 for plan in plans)
+    # Only the very last batch has empty rows, after its full ones.
+    assert all(all(plan.rows) for plan in plans[:-1])
+    last = [bool(row) for row in plans[-1].rows]
+    assert last[0] and last == sorted(last, reverse=True)
+
+
+def test_a_row_stands_in_the_shortest_bucket_that_holds_it():
+    sizes = _sizes(203)
+    plans = epoch_layouts(sizes, _rules(), epoch=0)
+    for plan in plans:
+        longest = max(_row_tokens(sizes, row) for row in plan.rows)
+        assert plan.target_length == next(t for t in (16, 32, 64) if t >= longest)
+    # Whole batches come first; what is left over fills less than one batch a bucket.
+    assert sum(plan.rows[-1] == () for plan in plans) <= 1
+    assert {plan.target_length for plan in plans} == {16, 32, 64}
+
+
+def test_the_order_is_fixed_by_seed_and_epoch():
+    sizes = _sizes(100)
+    plans = epoch_layouts(sizes, _rules(**_JOINING), epoch=1)
+    assert plans == epoch_layouts(sizes, _rules(**_JOINING), epoch=1)
+    assert _utterances(plans) != _utterances(epoch_layouts(sizes, _rules(**_JOINING), epoch=2))
+    assert _utterances(plans) != _utterances(
+        epoch_layouts(sizes, _rules(seed=1, **_JOINING), epoch=1)
+    )
+
+
+def test_the_order_does_not_change_between_versions():
+    sizes = [UtteranceSize(1.0, 4, 5)] * 8
+    assert _utterances(epoch_layouts(sizes, _rules(seed=7), epoch=2)) == [6, 4, 0, 5, 7, 1, 3, 2]
+
+
+def test_joined_utterances_never_exceed_context_or_bucket_and_share_their_group():
+    sizes = _sizes(300, groups="ab")
+    plans = epoch_layouts(sizes, _rules(join_probability=1.0), epoch=0)
+    rows = [row for plan in plans for row in plan.rows if row]
+    for row in rows:
+        seconds = sum(sizes[index].seconds for index in row)
+        assert seconds <= 30.0
+        assert _row_tokens(sizes, row) <= 64
+        assert len({sizes[index].group for index in row}) == 1
+    assert max(map(len, rows)) >= 3
+
+
+def test_joined_utterances_are_adjacent_in_the_order_without_joining():
+    sizes = [UtteranceSize(10.0, 4, 2)] * 16
+    order = _utterances(epoch_layouts(sizes, _rules(), epoch=0))
+    joined = epoch_layouts(sizes, _rules(join_probability=1.0), epoch=0)
+    rows = [row for plan in joined for row in plan.rows if row]
+    assert _utterances(joined) == order
+    assert [len(row) for row in rows] == [3, 3, 3, 3, 3, 1]
+
+
+def test_without_joining_each_row_is_one_utterance():
+    plans = epoch_layouts(_sizes(50), _rules(), epoch=0)
+    assert all(len(row) <= 1 for plan in plans for row in plan.rows)
+
+
+def _timestamped(plans):
+    return {index for plan in plans for index in plan.timestamped}
+
+
+def test_rows_with_timestamps_are_as_many_as_asked_and_fixed_by_seed_and_epoch():
+    sizes, rules = _sizes(400), _rules(timestamp_probability=0.3, buckets=(16, 64, 128))
+    found = _timestamped(epoch_layouts(sizes, rules, epoch=1))
+    assert 90 <= len(found) <= 150
+    assert found == _timestamped(epoch_layouts(sizes, rules, epoch=1))
+    assert found != _timestamped(epoch_layouts(sizes, rules, epoch=2))
+    other = dataclasses.replace(rules, seed=1)
+    assert found != _timestamped(epoch_layouts(sizes, other, epoch=1))
+
+
+def test_timestamps_change_neither_the_order_nor_what_is_joined():
+    sizes, rules = _sizes(200), _rules(join_probability=0.5, buckets=(400,))
+    plain = epoch_layouts(sizes, rules, epoch=0)
+    stamped = epoch_layouts(sizes, dataclasses.replace(rules, timestamp_probability=0.5), epoch=0)
+    assert [plan.rows for plan in stamped] == [plan.rows for plan in plain]
+    assert _timestamped(stamped) and not _timestamped(plain)
+
+
+def test_buckets_count_the_two_timestamps_of_each_utterance():
+    """A prompt of 4 loses one token, and each text of 4 gets two more."""
+    sizes = [UtteranceSize(1.0, 4, 4)] * 8
+    for utterances, length in ((1, 9), (2, 15), (3, 21)):
+        longest = {"buckets": (length - 1, length), "context_seconds": float(utterances)}
+        rules = _rules(join_probability=1.0, timestamp_probability=1.0, **longest)
+        plans = epoch_layouts(sizes, rules, epoch=0)
+        assert plans[0].target_length == length
+        assert max(map(len, plans[0].rows)) == utterances
+
+
+def test_a_row_that_timestamps_would_make_too_long_has_none():
+    sizes = [UtteranceSize(1.0, 4, 12), UtteranceSize(1.0, 4, 11)]
+    (plan,) = epoch_layouts(sizes, _rules(timestamp_probability=1.0, buckets=(16,)), epoch=0)
+    assert plan.timestamped == {1}
+
+
+def test_what_does_not_fit_is_dropped_and_counted():
+    sizes = [
+        UtteranceSize(30.0, 4, 60),
+        UtteranceSize(30.01, 4, 5),
+        UtteranceSize(5.0, 4, 61),
+        UtteranceSize(1.0, 4, 0),
+    ]
+    selection = select_fitting(sizes, (16, 64), 30.0)
+    assert selection.kept == (0, 3)
+    assert (selection.too_long_audio, selection.too_long_label, selection.dropped) == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"global_batch_size": 0},
+        {"buckets": ()},
+        {"buckets": (64, 32)},
+        {"join_probability": 2},
+        {"timestamp_probability": -0.1},
+    ],
+)
+def test_rules_that_cannot_hold_are_input_errors(changes):
+    with pytest.raises(InputError, match=next(iter(changes))):
+        _rules(**changes)
+
+
+def test_in_order_each_utterance_has_its_own_row_in_the_given_order():
+    sizes = _sizes(11)
+    plans = layouts_in_order(sizes, 4, (16, 64))
+    assert [row for plan in plans for row in plan.rows] == [(i,) for i in range(11)] + [()]
+    for plan in plans:
+        assert plan.target_length >= max(_row_tokens(sizes, row) for row in plan.rows if row)

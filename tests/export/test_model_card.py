@@ -1,0 +1,125 @@
+"""The model card says where a student comes from, how well it does and how to use it."""
+
+import dataclasses
+
+import pytest
+
+from fastwhisper_jax.export.model_card import CardFacts, OtherTeacher, Score, model_card
+from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+
+BASE = ModelDimensions(80, 1500, 8, 6, 2048, 51865, 448, 8, 6, 2048, 512)
+STUDENT = dataclasses.replace(BASE, n_text_layer=2)
+FACTS = CardFacts(
+    base_model="openai/whisper-base",
+    encoder_layers=(0, 1, 2, 3, 4, 5),
+    decoder_layers=(0, 5),
+    languages=("no", "en"),
+    license="mit",
+    training="Trained on prompts.",
+    scores=(Score("prompts/test", "english", 0.182, 0.073), Score("digits", "digits", 0.5)),
+)
+
+
+def test_header_holds_what_the_hub_reads():
+    header = model_card("small", FACTS, STUDENT, BASE).split("---\n")[1].splitlines()
+    assert header[:5] == [
+        "language:",
+        '- "no"',  # bare, YAML would read it as false
+        '- "en"',
+        'license: "mit"',
+        'base_model: "openai/whisper-base"',
+    ]
+    assert "library_name: transformers" in header
+    assert "pipeline_tag: automatic-speech-recognition" in header
+    assert '- "whisper"' in header
+
+
+def test_results_stand_beside_the_teachers():
+    card = model_card("small", FACTS, STUDENT, BASE)
+    assert "all 6 encoder layers and 2 of 6 decoder layers" in card
+    assert "(the teacher's layers 0 and 5, counted from 0)" in card
+    assert "| parameters (millions) | 72.6 | 55.8 |" in card
+    assert "| WER %, prompts/test (english normaliser) | 7.30 | 18.20 |" in card
+    assert "| WER %, digits (digits normaliser) | not measured | 50.00 |" in card
+
+
+def test_every_runtime_is_shown_with_the_models_own_name():
+    card = model_card("small-whisper", FACTS, STUDENT, BASE)
+    assert 'model="small-whisper"' in card
+    assert 'FlaxWhisperForConditionalGeneration.from_pretrained("small-whisper")' in card
+    assert "ct2-transformers-converter --model small-whisper" in card
+    assert "convert-h5-to-ggml.py" in card and 'Model("small-whisper-ggml/ggml-model.bin"' in card
+
+
+def test_whisper_cpp_whose_converter_reads_no_bfloat16_is_not_shown_for_it():
+    card = model_card("small", FACTS, STUDENT, BASE, "bfloat16")
+    assert "convert-h5-to-ggml.py" not in card
+    assert "export float32 for it" in card
+    assert "ct2-transformers-converter" in card
+
+
+def test_short_context_is_stated_and_programs_that_cannot_run_it_are_not_shown():
+    card = model_card("small", FACTS, dataclasses.replace(STUDENT, n_audio_ctx=500), BASE)
+    assert "hears 10 seconds at a time, not 30" in card
+    assert "ct2-transformers-converter" not in card
+    assert "convert-h5-to-ggml" not in card
+
+
+def test_english_only_model_is_not_asked_for_a_language():
+    english_only = dataclasses.replace(STUDENT, n_vocab=51864)
+    card = model_card("small", FACTS, english_only, BASE)
+    assert "generate_kwargs" not in card and "<|no|>" not in card
+
+
+def test_license_is_the_teachers_and_an_unknown_one_is_not_made_up():
+    assert "which these are derived from: mit." in model_card("small", FACTS, STUDENT, BASE)
+    card = model_card("small", dataclasses.replace(FACTS, license=None), STUDENT, BASE)
+    assert 'license: "unknown"' in card
+    assert "Licence: unknown." in card
+
+
+def second_stage(license, teachers):
+    """The card of a student that was cut from another model than its teacher."""
+    facts = dataclasses.replace(
+        FACTS,
+        base_model="my-student",
+        decoder_layers=(1,),
+        license=license,
+        other_teacher=OtherTeacher("openai/whisper-base", BASE, teachers),
+    )
+    student = dataclasses.replace(BASE, n_text_layer=1)
+    return model_card("small", facts, student, base=STUDENT)
+
+
+def test_a_teacher_that_the_student_was_not_cut_from_is_named_with_its_own_size():
+    card = second_stage("mit", "mit")
+    assert (
+        "cut from `my-student`, all 6 encoder layers and 1 of 2 decoder layers (that model's layer"
+        " 1, counted from 0), and distilled from `openai/whisper-base` with fastwhisper_jax."
+        in card
+    )
+    assert 'base_model: "my-student"' in card
+    assert "| parameters (millions) | 72.6 | 51.6 |" in card
+
+
+@pytest.mark.parametrize(
+    ("own", "teachers", "header"),
+    [
+        ("mit", "mit", "mit"),
+        ("mit", "apache-2.0", "other"),
+        (None, "mit", "unknown"),
+        ("mit", None, "unknown"),
+    ],
+)
+def test_licences_of_both_are_stated_where_they_are_two_models(own, teachers, header):
+    card = second_stage(own, teachers)
+    assert f'license: "{header}"' in card
+    assert f"of `my-student`, which these are derived from: {own or 'unknown (its'}" in card
+    assert f"of the teacher, `openai/whisper-base`: {teachers or 'unknown (its'}" in card
+
+
+def test_a_student_that_never_saw_timestamps_is_not_to_be_asked_for_them():
+    warning = "do not ask this model for any"
+    assert warning in model_card("small", FACTS, STUDENT, BASE)
+    taught = dataclasses.replace(FACTS, trained_with_timestamps=True)
+    assert warning not in model_card("small", taught, STUDENT, BASE)
