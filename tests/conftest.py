@@ -24,6 +24,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import math
 import shutil
 import signal
 from pathlib import Path
@@ -35,6 +36,7 @@ import pytest
 import safetensors.numpy
 import soundfile
 from flax import traverse_util
+from support import tiny_run
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from fastwhisper_jax.cli import main
@@ -220,6 +222,24 @@ def tiny_manifest(tmp_path_factory) -> Path:
     path = folder / "speech.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def audio(tmp_path_factory) -> Path:
+    """A folder of short recordings of noise."""
+    folder = tmp_path_factory.mktemp("audio")
+    tiny_run.write_audio(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bytes_per_device():
+    """A function of shapes and their shardings to the bytes that they take on each device."""
+
+    def size(shape, sharding):
+        return math.prod(sharding.shard_shape(shape.shape)) * shape.dtype.itemsize
+
+    return lambda shapes, shardings: sum(jax.tree.leaves(jax.tree.map(size, shapes, shardings)))
 
 
 @pytest.fixture(scope="session")

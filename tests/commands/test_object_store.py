@@ -6,13 +6,12 @@ ones: here they lie on the local disk.
 
 import importlib.util
 import json
-import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from etils.epath import backend
+from support.object_store import ObjectStore
 
 from fastwhisper_jax import files
 from fastwhisper_jax.audio.files import load_audio
@@ -25,7 +24,6 @@ from fastwhisper_jax.training.checkpoints import Checkpoints
 from fastwhisper_jax.training.metrics import MetricsLog
 from fastwhisper_jax.training.metrics_files import read_lines
 
-ObjectStore = runpy.run_path(str(Path(__file__).parents[1] / "object_store.py"))["ObjectStore"]
 BUCKET = files.Path("gs://bucket")
 
 

@@ -1,13 +1,11 @@
 import functools
 import itertools
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from support import restated_search as restated
 
 from fastwhisper_jax.decoding.beam import beam_decode
 from fastwhisper_jax.decoding.greedy import greedy_decode, make_transcribe
@@ -30,7 +28,6 @@ DIMS = ModelDimensions(
     n_text_mlp=32,
     n_state=16,
 )
-restated = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("restated_search.py"))))
 OPTIONS = ModelOptions()
 END = 7
 RULES = DecodingRules(end_of_text=END, suppress=(3, 11), begin_suppress=(END, 5))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from support import restated_search as restated
 
 from fastwhisper_jax.decoding.timestamps import apply_timestamp_rules
 from fastwhisper_jax.decoding.window_search import search_windows
@@ -15,7 +16,6 @@ from fastwhisper_jax.models import whisper
 
 HERE = Path(__file__).parent
 windows = SimpleNamespace(**runpy.run_path(str(HERE / "test_windows.py")))
-restated = SimpleNamespace(**runpy.run_path(str(HERE / "restated_search.py")))
 DIMS, RULES, PLAIN, PROMPTS = windows.DIMS, windows.RULES, windows.PLAIN, windows.PROMPTS
 END_OF_TEXT, BEAMS = windows.END_OF_TEXT, 4
 

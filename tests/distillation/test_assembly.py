@@ -6,6 +6,7 @@ import gc
 import jax
 import numpy as np
 import pytest
+from support import tiny_run as tiny
 
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.manifest import Utterance
@@ -18,7 +19,7 @@ from fastwhisper_jax.training.sharding import make_mesh, tree_shardings
 
 
 @pytest.fixture
-def begin(tiny):
+def begin():
     """A function of a mesh to what training begins with: student on the host, teacher, state."""
     config = tiny.make_config()
     plan = make_run_schedule(config.objective, config.optimizer, tiny.STEPS)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import tiny_run as tiny
 
 from fastwhisper_jax.commands.plan import run_phases
 from fastwhisper_jax.config import ObjectiveConfig, OptimizerConfig, ScheduleConfig
@@ -122,7 +123,7 @@ def test_constant_objectives_have_one_phase(teacher, itself, phase):
     ],
 )
 def test_an_earlier_self_is_kept_where_an_update_of_the_run_learns_from_it(
-    tiny, schedule, is_ever_positive
+    schedule, is_ever_positive
 ):
     config = tiny.make_config(objective=ObjectiveConfig(schedule, self_weight=schedule))
     plan = plan_of(config.objective)
@@ -159,7 +160,7 @@ def test_fractions_of_the_run_equal_counts_of_its_updates():
         assert by_fraction.learning_rate_at(step) == by_count.learning_rate_at(step)
 
 
-def test_accumulation_changes_no_length(tiny, audio):
+def test_accumulation_changes_no_length(audio):
     corpus = tiny.make_corpus(audio)
     lengths = []
     for accumulation_steps in (1, 4):

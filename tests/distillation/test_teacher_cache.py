@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from support import tiny_run as tiny
 
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.distillation import array_store
@@ -28,7 +29,7 @@ SHAPE = (3, 4)
 
 
 @pytest.fixture(scope="module")
-def corpus(tiny, audio):
+def corpus(audio):
     return tiny.make_corpus(audio)
 
 
@@ -61,7 +62,7 @@ def test_another_stretch_of_the_same_audio_has_another_name(corpus, change):
 
 
 @pytest.fixture
-def folders_of(tiny, corpus, monkeypatch, tmp_path):
+def folders_of(corpus, monkeypatch, tmp_path):
     """folders_of(config, teacher) -> names of the stores of such a run; nothing is computed."""
     monkeypatch.setattr(caching.EncoderCache, "missing", lambda *_: [])
     monkeypatch.setattr(caching.TeacherCache, "fill", lambda *_: None)
@@ -76,7 +77,7 @@ def folders_of(tiny, corpus, monkeypatch, tmp_path):
     return folders
 
 
-def test_other_weights_or_another_dtype_share_nothing(tiny, folders_of, tmp_path):
+def test_other_weights_or_another_dtype_share_nothing(folders_of, tmp_path):
     config, teacher = tiny.make_config(str(tmp_path)), tiny.teacher_model()
     encoder, decoder = folders_of(config, teacher)
     assert folders_of(config, tiny.teacher_model()) == (encoder, decoder)
@@ -96,9 +97,7 @@ def test_other_weights_or_another_dtype_share_nothing(tiny, folders_of, tmp_path
     assert folders_of(half, teacher)[0] != encoder
 
 
-def test_a_run_that_shares_only_the_encoder_reads_only_its_store(
-    tiny, folders_of, corpus, tmp_path
-):
+def test_a_run_that_shares_only_the_encoder_reads_only_its_store(folders_of, corpus, tmp_path):
     """Cross-entropy alone: the teacher's decoder is not asked."""
     config = tiny.make_config(str(tmp_path))
     mesh = tiny.make_mesh_of_one()
@@ -112,7 +111,7 @@ def test_a_run_that_shares_only_the_encoder_reads_only_its_store(
 @pytest.mark.parametrize("runs_teacher", [False, True])
 @pytest.mark.parametrize("timestamps", [0.0, 0.5])
 def test_a_plan_counts_the_batches_that_training_reads(
-    tiny, corpus, monkeypatch, tmp_path, runs_teacher, timestamps
+    corpus, monkeypatch, tmp_path, runs_teacher, timestamps
 ):
     monkeypatch.setattr(caching.EncoderCache, "missing", lambda *_: [])
     monkeypatch.setattr(caching.TeacherCache, "fill", lambda *_: None)
@@ -247,7 +246,7 @@ def test_two_texts_of_one_audio_have_teacher_states_of_their_own(corpus, encoder
     np.testing.assert_array_equal(*loaded["encoder_states"][[0, 2]])
 
 
-def test_bits_do_not_depend_on_what_else_stands_in_the_batch(tiny, corpus, tmp_path):
+def test_bits_do_not_depend_on_what_else_stands_in_the_batch(corpus, tmp_path):
     """So that a cache filled in two goes, or by another run, makes the same training."""
 
     def filled(root, chosen):

@@ -16,12 +16,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support import pages
 
-pages = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("pages.py"))))
 PAGES = pages.pages_to_read()
 BLOCKS = [block for blocks in PAGES.values() for block in blocks]
 FIRST_PAGES = ("README.md", "docs/own-audio.md")

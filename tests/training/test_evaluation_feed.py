@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import pytest
+from support import tiny_run as tiny
 
 from fastwhisper_jax.commands import train
 from fastwhisper_jax.distillation import assembly
@@ -14,13 +15,13 @@ BATCHES = 5
 
 
 @pytest.fixture
-def config(tiny):
+def config():
     config = tiny.make_config()
     return dataclasses.replace(config, data=dataclasses.replace(config.data, threads=16))
 
 
 def test_evaluation_waits_for_a_batch_before_the_second_after_it_is_dispatched(
-    tiny, config, audio, monkeypatch
+    config, audio, monkeypatch
 ):
     waited, ahead, threads = [], [], []
 
@@ -44,7 +45,7 @@ def test_evaluation_waits_for_a_batch_before_the_second_after_it_is_dispatched(
     assert (threads, max(ahead)) == ([16], 1)
 
 
-def test_error_rates_read_with_the_threads_of_the_recipe(tiny, config, audio, monkeypatch):
+def test_error_rates_read_with_the_threads_of_the_recipe(config, audio, monkeypatch):
     read = []
     report = SimpleNamespace(wer=0.5, cer=0.25)
     monkeypatch.setattr(train, "decoding_rules", lambda _: SimpleNamespace(end_of_text=60))

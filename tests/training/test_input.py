@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import tiny_run as tiny
 
 from fastwhisper_jax.audio.log_mel import log_mel_spectrogram
 from fastwhisper_jax.config import DataConfig
@@ -22,7 +23,7 @@ AUGMENTED = DataConfig(time_masks=2, time_mask_frames=30, freq_masks=1, freq_mas
 
 
 @pytest.fixture(scope="module")
-def batch(tiny):
+def batch():
     noise = np.random.default_rng(0).normal(size=(2, tiny.TEACHER.n_samples)).astype(np.float32)
     return {"audio": noise, "frames": np.full(2, 100, np.int32), "labels": np.zeros((2, 4), "i4")}
 
@@ -59,7 +60,7 @@ def test_audio_is_replaced_and_all_else_passes(batch, featurise):
     np.testing.assert_array_equal(passed["encoder_states"], cached["encoder_states"])
 
 
-def test_batches_from_a_later_step_are_the_rest_of_all_batches(tiny, audio, featurise):
+def test_batches_from_a_later_step_are_the_rest_of_all_batches(audio, featurise):
     corpus = tiny.make_corpus(audio)
     schedule = make_batch_schedule(tiny.make_config(steps=7), corpus, tiny.TEACHER.context_seconds)
 
@@ -84,12 +85,12 @@ def test_batches_from_a_later_step_are_the_rest_of_all_batches(tiny, audio, feat
     assert batches_from(7) == []
 
 
-def test_the_only_process_reads_every_row(tiny):
+def test_the_only_process_reads_every_row():
     assert local_rows(make_mesh(4, 2), 16) == tuple(range(16))
     assert local_rows(tiny.make_mesh_of_one(), 3) == (0, 1, 2)
 
 
-def test_rows_follow_the_devices_and_not_the_number_of_the_process(tiny, monkeypatch):
+def test_rows_follow_the_devices_and_not_the_number_of_the_process(monkeypatch):
     """On a mesh whose devices lie in another order than their processes."""
     devices = jax.devices()
     mesh = make_mesh(4, 2, devices=[devices[i] for i in (0, 4, 1, 5, 2, 6, 3, 7)])
@@ -104,7 +105,7 @@ def test_rows_follow_the_devices_and_not_the_number_of_the_process(tiny, monkeyp
     assert local_rows(mesh, 16) == (0, 1, 4, 5, 8, 9, 12, 13)
 
 
-def test_reading_ends_where_the_loop_raises(tiny, audio, featurise):
+def test_reading_ends_where_the_loop_raises(audio, featurise):
     before = threading.active_count()
     corpus = tiny.make_corpus(audio)
     batches = device_batches(

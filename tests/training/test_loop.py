@@ -14,6 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from support import tiny_run as tiny
 
 from fastwhisper_jax.distillation.assembly import make_batch_schedule
 from fastwhisper_jax.errors import InputError, Interrupted, TrainingError
@@ -41,7 +42,7 @@ EVALUATED_AT = 5
 
 
 @pytest.fixture(scope="module")
-def corpus(tiny, audio):
+def corpus(audio):
     return tiny.make_corpus(audio)
 
 
@@ -66,7 +67,7 @@ class RecordedStep(loop.PhasedStep):
 class Whole:
     """A run from beginning to end that nothing has disturbed."""
 
-    def __init__(self, tiny, corpus, folder, cache):
+    def __init__(self, corpus, folder, cache):
         self.run_dir = folder / "run"
         self.cache = str(folder / "cache") if cache else None
         self.config = tiny.make_config(self.cache, eval_every=EVALUATED_AT, save_every=4)
@@ -88,8 +89,8 @@ class Whole:
 
 
 @pytest.fixture(scope="module", params=["audio", "cache"])
-def whole(request, tiny, corpus, tmp_path_factory):
-    return Whole(tiny, corpus, tmp_path_factory.mktemp(request.param), request.param == "cache")
+def whole(request, corpus, tmp_path_factory):
+    return Whole(corpus, tmp_path_factory.mktemp(request.param), request.param == "cache")
 
 
 def assert_same_bits(ours, theirs):
@@ -98,7 +99,7 @@ def assert_same_bits(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def test_metrics_hold_one_object_a_logged_step_with_every_field(tiny, whole):
+def test_metrics_hold_one_object_a_logged_step_with_every_field(whole):
     assert [row["step"] for row in whole.rows] == list(range(1, tiny.STEPS + 1))
     for row in whole.rows:
         assert LOGGED <= row.keys()
@@ -115,7 +116,7 @@ def test_metrics_hold_one_object_a_logged_step_with_every_field(tiny, whole):
     assert list((whole.run_dir / "tensorboard").iterdir())
 
 
-def test_a_logged_weight_is_that_of_the_updates_completed_before(tiny, whole):
+def test_a_logged_weight_is_that_of_the_updates_completed_before(whole):
     floor = 0.3 if whole.cache else 0.0
     for row in whole.rows:
         before = row["step"] - 1
@@ -130,7 +131,7 @@ def test_the_student_learns(whole):
     assert whole.rows[-1]["ce"] < whole.rows[0]["ce"]
 
 
-def test_each_phase_is_compiled_once_and_the_teacher_is_not_run_after_its_last(tiny, whole):
+def test_each_phase_is_compiled_once_and_the_teacher_is_not_run_after_its_last(whole):
     """Where its decoder is not run, it was not even there: see RecordedStep."""
     has_let_go = whole.cache is None
     expected = [
@@ -142,20 +143,20 @@ def test_each_phase_is_compiled_once_and_the_teacher_is_not_run_after_its_last(t
     assert {step._cache_size() for step in whole.step.compiled.values()} == {1}
 
 
-def test_checkpoints_are_the_newest_and_hold_the_end(tiny, whole):
+def test_checkpoints_are_the_newest_and_hold_the_end(whole):
     with Checkpoints(whole.run_dir / loop.CHECKPOINTS) as checkpoints:
         assert checkpoints.steps() == [8, tiny.STEPS]
         restored = checkpoints.restore(whole.state)
     assert_same_bits(restored.state, whole.state)
 
 
-def test_a_finished_run_is_returned_as_it_is(tiny, corpus, whole):
+def test_a_finished_run_is_returned_as_it_is(corpus, whole):
     before = (whole.run_dir / "metrics.jsonl").read_bytes()
     assert_same_bits(tiny.run(whole.config, whole.run_dir, corpus), whole.state)
     assert (whole.run_dir / "metrics.jsonl").read_bytes() == before
 
 
-def test_changed_data_is_an_input_error(tiny, corpus, whole):
+def test_changed_data_is_an_input_error(corpus, whole):
     label = corpus.tokens[0].label
     tokens = (corpus.tokens[0]._replace(label=(label[0] + 1, *label[1:])), *corpus.tokens[1:])
     changed = dataclasses.replace(corpus, tokens=tokens)
@@ -163,7 +164,7 @@ def test_changed_data_is_an_input_error(tiny, corpus, whole):
         tiny.run(whole.config, whole.run_dir, changed)
 
 
-def test_stopped_by_sigterm_and_started_again_it_ends_the_same(tiny, corpus, whole, tmp_path):
+def test_stopped_by_sigterm_and_started_again_it_ends_the_same(corpus, whole, tmp_path):
     def ask_to_stop(params):
         os.kill(os.getpid(), signal.SIGTERM)
         return {}
@@ -176,12 +177,12 @@ def test_stopped_by_sigterm_and_started_again_it_ends_the_same(tiny, corpus, who
     assert [row["loss"] for row in rows] == [row["loss"] for row in whole.rows]
 
 
-def test_killed_and_started_again_it_ends_the_same(tiny, audio, corpus, whole, tmp_path):
+def test_killed_and_started_again_it_ends_the_same(audio, corpus, whole, tmp_path):
     """kill -9 of a process between two updates, a checkpoint after every one under way."""
     run_dir = tmp_path / "run"
     cache = None if whole.cache is None else str(tmp_path / "cache")
     metrics = run_dir / "metrics.jsonl"
-    command = [sys.executable, tiny.path, run_dir, audio, cache or "-"]
+    command = [sys.executable, tiny.__file__, run_dir, audio, cache or "-"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -199,7 +200,7 @@ def test_killed_and_started_again_it_ends_the_same(tiny, audio, corpus, whole, t
     assert_same_bits(state, whole.state)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tiny, corpus, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(corpus, tmp_path):
     """Started again with data that is mended, it goes on from what was finite."""
     alone = tiny.ObjectiveConfig(teacher_weight=tiny.ScheduleConfig())
     config = tiny.make_config(None, alone, log_every=50, save_every=2)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from support import tiny_run as tiny
 
 from fastwhisper_jax.training.optimizer import decayed, learning_rate_schedule, make_optimizer
 
@@ -57,7 +58,7 @@ def make(schedule=lambda step: 0.1, **changes):
     return make_optimizer(schedule, **settings | changes)
 
 
-def test_biases_norms_and_positions_are_not_decayed(tiny):
+def test_biases_norms_and_positions_are_not_decayed():
     mask = decayed(tiny.random_params(tiny.STUDENT))
     for path, is_decayed in jax.tree_util.tree_flatten_with_path(mask)[0]:
         assert is_decayed == (path[-1].key in ("kernel", "embed_tokens")), path

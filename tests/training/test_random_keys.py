@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from support import tiny_run as tiny
 
 from fastwhisper_jax.config import DataConfig
 from fastwhisper_jax.losses.askd import Weights
@@ -23,7 +24,7 @@ class Drawn(Exception):
     """Holds the key that was about to be used."""
 
 
-def key_of_masks(tiny, monkeypatch):
+def key_of_masks(monkeypatch):
     def draw(log_mel, key, **_):
         raise Drawn(key)
 
@@ -35,7 +36,7 @@ def key_of_masks(tiny, monkeypatch):
     return drawn.value.args[0]
 
 
-def key_of_dropout(tiny, monkeypatch):
+def key_of_dropout(monkeypatch):
     def draw(*arguments):
         (key,) = (x for x in arguments if getattr(x, "dtype", None) == jax.random.key(0).dtype)
         raise Drawn(key)
@@ -56,8 +57,8 @@ def key_of_dropout(tiny, monkeypatch):
     return drawn.value.args[0]
 
 
-def test_masks_and_dropout_of_an_update_draw_from_keys_of_their_own(tiny, monkeypatch):
-    masks, dropout = key_of_masks(tiny, monkeypatch), key_of_dropout(tiny, monkeypatch)
+def test_masks_and_dropout_of_an_update_draw_from_keys_of_their_own(monkeypatch):
+    masks, dropout = key_of_masks(monkeypatch), key_of_dropout(monkeypatch)
     assert masks == step_key(SEED, SPEC_AUGMENT, STEP)
     assert dropout == step_key(SEED, DROPOUT, STEP)
     assert masks != dropout

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from support import tiny_run as tiny
 
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.training.state import init_state, merge_params, split_params, whole_student
@@ -15,7 +16,7 @@ def names(tree):
 
 
 @pytest.fixture(scope="module")
-def params(tiny):
+def params():
     return tiny.random_params(tiny.STUDENT)
 
 
@@ -78,7 +79,7 @@ def test_the_first_state_has_completed_no_update_and_no_moment_of_a_frozen_leaf(
         assert names(state.self_teacher_params) == names(trained)
 
 
-def test_a_shared_encoder_is_read_from_the_teacher(params, tiny):
+def test_a_shared_encoder_is_read_from_the_teacher(params):
     teacher = tiny.random_params(tiny.TEACHER, seed=5)
     trained, kept = split_params(params, ("encoder",))
     kept.pop("encoder")

@@ -1,13 +1,12 @@
 """The train step: one update on any mesh, in any number of micro-batches, for no frozen leaf."""
 
 import dataclasses
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from support import tiny_run as tiny
+from support import tiny_step
 
 from fastwhisper_jax.losses.chunked import distillation_sums
 from fastwhisper_jax.models import whisper
@@ -17,19 +16,18 @@ from fastwhisper_jax.training.sharding import put_batch
 from fastwhisper_jax.training.state import merge_params
 from fastwhisper_jax.training.step import Phase, StepConfig, make_eval_step
 
-tiny_step = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_step.py"))))
 BEGIN, UPDATES = tiny_step.BEGIN, tiny_step.UPDATES
 ROWS, LENGTH = tiny_step.ROWS, tiny_step.LENGTH
 FLOAT32 = ModelOptions()
 
 
 @pytest.fixture(scope="module")
-def teacher(tiny):
+def teacher():
     return tiny.random_params(tiny.TEACHER)
 
 
 @pytest.fixture(scope="module")
-def batches(tiny):
+def batches():
     """One batch of 8 rows an update; the last row of each has no target at all."""
 
     def draw(seed):
@@ -56,7 +54,7 @@ def wide_batches(batches):
 
 
 @pytest.fixture(scope="module")
-def shared(tiny):
+def shared():
     """The recipes' setting: the teacher's encoder, frozen, serves both; the earlier self an EMA."""
     return StepConfig(
         tiny.TEACHER,
@@ -69,7 +67,7 @@ def shared(tiny):
 
 
 @pytest.fixture(scope="module")
-def own(tiny):
+def own():
     """Everything else: an encoder of its own, trained, of a shorter context; dropout, the gate, a
     snapshot as earlier self, two micro-batches, recomputed layers."""
     short = ModelDimensions(**vars(tiny.STUDENT) | {"n_audio_ctx": 30, "n_audio_layer": 1})
@@ -177,7 +175,7 @@ def test_the_teacher_is_left_as_it_was(case, teacher):
 
 
 def test_the_gradient_is_the_objectives_and_the_teacher_gets_none(
-    tiny, shared, teacher, batches, shared_trainer, shared_run
+    shared, teacher, batches, shared_trainer, shared_run
 ):
     """Differentiated through the models, by the student's parameters and by the teacher's."""
     batch = batches[0]
@@ -223,9 +221,7 @@ def test_the_gradient_is_the_objectives_and_the_teacher_gets_none(
     assert not any(np.any(x) for x in jax.tree.leaves(by_teacher))
 
 
-def test_cross_entropy_alone_equals_the_loss_by_hand(
-    tiny, shared, batches, shared_trainer, shared_run
-):
+def test_cross_entropy_alone_equals_the_loss_by_hand(shared, batches, shared_trainer, shared_run):
     """Also what evaluation reports of the same state and batch."""
     states, rows = shared_run
     state, batch, row = states[1], batches[1], rows[1]
@@ -295,7 +291,7 @@ def test_a_snapshot_is_renewed_every_k_updates_with_the_student_before_the_updat
 
 
 def test_cached_encoder_and_teacher_states_make_the_update_of_the_log_mel(
-    tiny, teacher, batches, shared_trainer, shared_run
+    teacher, batches, shared_trainer, shared_run
 ):
     """To rounding in float32; what is kept on disk in float16 differs by that as well."""
     before, after = shared_run[0][:2]
@@ -330,7 +326,7 @@ def test_dropout_follows_the_step_so_that_a_resumed_run_draws_the_same(
     assert abs(float(metrics["ce"][0] / metrics["ce"][1]) - rows[1]["ce"]) > 1e-4
 
 
-def test_one_compile_a_label_bucket(tiny, shared, teacher, batches):
+def test_one_compile_a_label_bucket(shared, teacher, batches):
     trainer = tiny_step.Trainer(shared, teacher, FROZEN["shared"], phase=Phase(False, False))
     encoder_states = np.ones((ROWS, tiny.TEACHER.n_audio_ctx, tiny.TEACHER.n_state), np.float16)
     long = [batch | {"encoder_states": encoder_states} for batch in batches]
