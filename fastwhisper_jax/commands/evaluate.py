@@ -6,9 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastwhisper_jax.data.corpus import Corpus, read_corpus
+from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.decoding.rules import decoding_rules
+from fastwhisper_jax.distillation.corpus import read_corpus
 from fastwhisper_jax.distillation.model_options import model_options
 from fastwhisper_jax.distillation.pair import place_params
 from fastwhisper_jax.errors import InputError

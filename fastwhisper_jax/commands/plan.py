@@ -12,24 +12,23 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.cost.decoding import Decoding, measure_decoding
 from fastwhisper_jax.cost.measure import Measured, measure
-from fastwhisper_jax.cost.model_flops import train_step_flops
+from fastwhisper_jax.cost.model_flops import StepSizes, train_step_flops
 from fastwhisper_jax.cost.report import PhaseCost, Plan, heading, phase_lines, versions
 from fastwhisper_jax.cost.topology import Slice, find_slice
-from fastwhisper_jax.distillation.assembly import (
-    Models,
-    abstract_state,
-    jitted_step,
-    make_step_config,
-)
 from fastwhisper_jax.distillation.model_options import check_tensor_axis, model_options
+from fastwhisper_jax.distillation.pair import PairShapes
+from fastwhisper_jax.distillation.run import make_step_config
 from fastwhisper_jax.distillation.run_schedule import RunSchedule, make_run_schedule
 from fastwhisper_jax.distillation.shapes import batch_shapes, model_shapes, param_shapes, with_batch
+from fastwhisper_jax.distillation.task import make_task
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.reports import check_report_path
 from fastwhisper_jax.files import write_whole
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.training.sharding import batch_shards, check_batch, make_mesh
-from fastwhisper_jax.training.step import Phase
+from fastwhisper_jax.training.state import abstract_state
+from fastwhisper_jax.training.step import jitted_step
+from fastwhisper_jax.training.task import Params, Phase
 
 Say = Callable[[str], None]
 
@@ -83,15 +82,15 @@ def make(config: Config, options: Options, say: Say) -> Plan:
     name = "--batch-size" if options.batch_size is not None else "training.global_batch_size"
     check_batch(name, rows, mesh, config.training.accumulation_steps)
     config = with_batch(config, rows)
-    models = model_shapes(config, mesh)
-    longest = min(models.teacher_dims.n_text_ctx, models.student_dims.n_text_ctx)
+    models, teacher_params = model_shapes(config, mesh)
+    longest = min(models.teacher_dims.n_text_ctx, models.student.dims.n_text_ctx)
     if not 1 <= tokens <= longest:
         raise InputError(f"--target-tokens {tokens}: the models hold 1 to {longest}; choose one")
-    dims = {"teacher": models.teacher_dims, "student": models.student_dims}
+    dims = {"teacher": models.teacher_dims, "student": models.student.dims}
     check_tensor_axis(dims, [tokens], mesh)
     steps = config.training.steps or STEPS_UNKNOWN
     plan = make_run_schedule(config.objective, config.optimizer, steps)
-    compiler = Compiler(config, models, plan, mesh, slice_)
+    compiler = Compiler(config, models, teacher_params, plan, mesh, slice_)
     say(f"{options.recipe} on {heading(slice_, dict(mesh.shape), rows, tokens)}")
     say(f"compiling with {versions()}; that takes minutes for a large model")
     phases = []
@@ -130,43 +129,48 @@ class Compiler:
     """Compiles a recipe's programs for one slice."""
 
     def __init__(
-        self, config: Config, models: Models, plan: RunSchedule, mesh: Mesh, slice_: Slice
+        self,
+        config: Config,
+        models: PairShapes,
+        teacher_params: Params,
+        schedule: RunSchedule,
+        mesh: Mesh,
+        slice_: Slice,
     ) -> None:
-        self._config, self._models, self._plan = config, models, plan
-        self._mesh, self._slice = mesh, slice_
-        self._setup = make_step_config(config, models, plan, mesh)
-        self._state = abstract_state(
-            config, models.student_params, models.shares_encoder, plan, mesh
-        )
+        self._config, self._models, self._teacher_params = config, models, teacher_params
+        self._schedule, self._mesh, self._slice = schedule, mesh, slice_
+        self._task = make_task(config, models, schedule, mesh, load_student=dict)
+        self._state = abstract_state(self._task, schedule.optimizer, mesh)
 
     def step(self, phase: Phase, rows: int, tokens: int) -> Measured | None:
         """The train step of a phase on a global batch of `rows`."""
         shardings = jax.tree.map(lambda x: x.sharding, self._state)
-        step = jitted_step(self._setup, phase, self._plan, shardings, self._mesh)
+        step_config = make_step_config(self._config, self._schedule)
+        step = jitted_step(self._task, phase, step_config, shardings)
         batch = batch_shapes(
             self._config,
             self._models.teacher_dims,
             self._mesh,
             rows,
             tokens,
-            runs_teacher=self._plan.teacher_end > 0,
+            runs_teacher=self._schedule.teacher_end > 0,
         )
-        return measure(step, (self._state, self._models.teacher_params, batch), self._slice.chip)
+        return measure(step, (self._state, self._teacher_params, batch), self._slice.chip)
 
     def closed_form(self, phase: Phase, rows: int, tokens: int) -> float | None:
         """Flops a chip by the models' sizes; None where a cache stands in for a part."""
         if self._config.data.encoder_cache is not None:
             return None
         params = self._state.params
-        total = train_step_flops(
-            self._setup,
-            phase,
-            rows,
-            tokens,
+        sizes = StepSizes(
+            teacher=self._models.teacher_dims,
+            student=self._models.student.dims,
+            shares_encoder=self._models.student.shares_encoder,
+            rematerialise=self._config.student.rematerialise,
             trains_encoder="encoder" in params,
             trains_embedding="embed_tokens" in params.get("decoder", {}),
         )
-        return total / self._mesh.size
+        return train_step_flops(sizes, phase, rows, tokens) / self._mesh.size
 
     def largest_batch(self, planned: PhaseCost, rows: int, tokens: int) -> int | None:
         """Rows a chip that fit, if memory grows as it does between half the batch and all of it."""
@@ -207,7 +211,7 @@ class Compiler:
             )
 
         yield measured(self._models.teacher_dims, self._config.teacher.dtype)
-        yield measured(self._models.student_dims, self._config.student.dtype)
+        yield measured(self._models.student.dims, self._config.student.dtype)
 
 
 def advice(config: Config, found: Plan) -> str:

@@ -4,8 +4,29 @@ Matrix products and convolutions alone, two operations a multiplication and addi
 and softmax are some hundredths of a per cent.
 """
 
+from typing import NamedTuple
+
+from fastwhisper_jax.models.options import Rematerialise
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
-from fastwhisper_jax.training.step import Phase, StepConfig
+from fastwhisper_jax.training.task import Phase
+
+
+class StepSizes(NamedTuple):
+    """What the flops of a train step follow from.
+
+    Attributes:
+        teacher, student: sizes.
+        shares_encoder: one encoder serves both models.
+        rematerialise: what the student's backward pass computes again.
+        trains_encoder, trains_embedding: these parts are not frozen.
+    """
+
+    teacher: ModelDimensions
+    student: ModelDimensions
+    shares_encoder: bool
+    rematerialise: Rematerialise
+    trains_encoder: bool
+    trains_embedding: bool
 
 
 def encoder_flops(dims: ModelDimensions) -> int:
@@ -26,49 +47,39 @@ def vocabulary_flops(dims: ModelDimensions, tokens: int) -> int:
     return 2 * tokens * dims.n_state * dims.n_vocab
 
 
-def train_step_flops(
-    setup: StepConfig,
-    phase: Phase,
-    rows: int,
-    tokens: int,
-    *,
-    trains_encoder: bool,
-    trains_embedding: bool,
-) -> int:
+def train_step_flops(sizes: StepSizes, phase: Phase, rows: int, tokens: int) -> int:
     """An update on `rows` utterances of T tokens, all computed in the step (nothing cached).
 
     A trained product costs twice as much again backwards: a gradient for its input and one for
     its weight. The encoder's output needs none where the encoder is frozen.
 
     Args:
-        setup: sizes, and whether one encoder serves both models.
+        sizes: models, and which of their parts are trained.
         phase: which teachers are run.
         rows: B, the global batch.
         tokens: T.
-        trains_encoder: it is not frozen.
-        trains_embedding: likewise.
     """
-    teacher, student = setup.teacher_dims, setup.student_dims
+    teacher, student, trains_encoder = sizes.teacher, sizes.student, sizes.trains_encoder
     layers = student.n_text_layer
     total = layers * 3 * _decoder_layer(student, tokens)
     total += layers * _audio_projections(student) * (3 if trains_encoder else 2)
-    total += vocabulary_flops(student, tokens) * (3 if trains_embedding else 2)
-    if not setup.shares_encoder:
+    total += vocabulary_flops(student, tokens) * (3 if sizes.trains_embedding else 2)
+    if not sizes.shares_encoder:
         total += encoder_flops(student) * (3 if trains_encoder else 1)
-    if setup.shares_encoder or phase.runs_teacher:
+    if sizes.shares_encoder or phase.runs_teacher:
         total += encoder_flops(teacher)
     if phase.runs_teacher:
         total += decoder_flops(teacher, tokens) + vocabulary_flops(teacher, tokens)
     if phase.runs_self_teacher:
         total += decoder_flops(student, tokens) + vocabulary_flops(student, tokens)
         total += encoder_flops(student) if trains_encoder else 0
-    total += _recomputed(setup, tokens, trains_encoder)
+    total += _recomputed(sizes, tokens)
     return rows * total
 
 
-def _recomputed(setup: StepConfig, tokens: int, trains_encoder: bool) -> int:
+def _recomputed(sizes: StepSizes, tokens: int) -> int:
     """What the backward pass of the student makes again of one utterance."""
-    dims, kept = setup.student_dims, setup.student_options.rematerialise
+    dims, kept, trains_encoder = sizes.student, sizes.rematerialise, sizes.trains_encoder
     if kept == "everything":
         return decoder_flops(dims, tokens) + (encoder_flops(dims) if trains_encoder else 0)
     if kept == "all_but_projections":

@@ -10,12 +10,12 @@ from fastwhisper_jax.cost.decoding import Decoding
 from fastwhisper_jax.cost.measure import Measured
 from fastwhisper_jax.cost.topology import Slice
 from fastwhisper_jax.training.sharding import batch_shards
-from fastwhisper_jax.training.step import Phase
+from fastwhisper_jax.training.task import Phase
 
 NAMES = {
     Phase(True, False): "teacher",
-    Phase(True, True): "teacher and earlier self",
-    Phase(False, True): "earlier self",
+    Phase(True, True): "teacher and self teacher",
+    Phase(False, True): "self teacher",
     Phase(False, False): "labels alone",
 }
 

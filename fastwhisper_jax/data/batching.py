@@ -1,26 +1,25 @@
-"""Which utterances stand in which batch: pure planning, the same on every process.
+"""Which utterances are in which batch: a pure function, the same on every process.
 
-One global order is fixed first, from (seed, epoch); utterances are joined and batches filled from
-that order; only then does each process take its slice of each batch.
+(seed, epoch) fixes one global order. Utterances are joined and batches filled in that order. Only
+then does each process take its slice of each batch.
 """
 
 import bisect
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.models.whisper.timestamp_labels import timestamped_length
 
-# Durations in manifests are rounded decimals: a sum of them may exceed the context by this much.
+# Manifests round durations, so that their sum may exceed the context by this much.
 _ROUNDING_SECONDS = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class UtteranceSize:
-    """How much room an utterance takes.
+    """How long an utterance is, as audio and as tokens.
 
     Attributes:
         seconds: length of its audio.
@@ -35,6 +34,11 @@ class UtteranceSize:
     group: str = ""
 
 
+def row_tokens(row: Sequence[UtteranceSize], is_timestamped: bool) -> int:
+    """How many tokens a row of joined utterances takes: one prompt, then all labels."""
+    return row[0].prompt_tokens + sum(size.label_tokens for size in row)
+
+
 @dataclasses.dataclass(frozen=True)
 class BatchRules:
     """How batches are made.
@@ -45,9 +49,10 @@ class BatchRules:
         context_seconds: length of the encoder's window.
         seed: of the order.
         join_probability: chance that an utterance is appended to the one before it in the order,
-            where both fit the context and the longest bucket; 0 joins nothing.
-        timestamp_probability: chance that a row's label has timestamps, where they fit the longest
+            if both fit the context and the longest bucket; 0 joins nothing.
+        timestamp_probability: chance that a row's label has timestamps, if they fit the longest
             bucket.
+        row_tokens: how many tokens a row takes, without or with timestamps.
     """
 
     global_batch_size: int
@@ -56,6 +61,7 @@ class BatchRules:
     seed: int = 0
     join_probability: float = 0.0
     timestamp_probability: float = 0.0
+    row_tokens: Callable[[Sequence[UtteranceSize], bool], int] = row_tokens
 
     def __post_init__(self) -> None:
         if self.global_batch_size < 1:
@@ -119,53 +125,48 @@ def select_fitting(
 def epoch_layouts(
     sizes: Sequence[UtteranceSize], rules: BatchRules, epoch: int
 ) -> list[BatchLayout]:
-    """Plans one epoch, in which every utterance occurs exactly once.
+    """Lays out one epoch, in which every utterance occurs exactly once.
 
-    A batch holds rows of one bucket and is emitted when it is full. What is left in the buckets at
-    the end is merged, short rows first; empty rows fill the very last batch.
+    All rows of a batch have the same bucket, and a batch is complete when it is full. Rows that are
+    left in the buckets at the end are merged, short ones first. Empty rows fill the last batch.
 
     Args:
-        sizes: of the utterances, all of which fit (see `select_fitting`).
+        sizes: all utterances, each of which fits (see `select_fitting`).
         rules: how batches are made.
-        epoch: which epoch; with `rules.seed` it fixes the order.
+        epoch: which epoch; it fixes the order together with `rules.seed`.
     """
     waiting: dict[int, list[_Row]] = {bucket: [] for bucket in rules.buckets}
-    batches = []
+    layouts = []
     for row in _joined_rows(sizes, rules, epoch):
-        bucket = _bucket(row.tokens(sizes), rules.buckets)
+        bucket = _bucket(row.tokens, rules.buckets)
         waiting[bucket].append(row)
         if len(waiting[bucket]) == rules.global_batch_size:
-            batches.append(_batch(waiting[bucket], bucket, rules.global_batch_size))
+            layouts.append(_layout(waiting[bucket], bucket, rules.global_batch_size))
             waiting[bucket] = []
     left = [row for bucket in rules.buckets for row in waiting[bucket]]
-    return batches + _chunks(sizes, left, rules.buckets, rules.global_batch_size)
+    return layouts + _chunks(left, rules.buckets, rules.global_batch_size)
 
 
 def layouts_in_order(
     sizes: Sequence[UtteranceSize], batch_size: int, buckets: Sequence[int]
 ) -> list[BatchLayout]:
-    """Plans one pass in the given order, each utterance in a row of its own (for evaluation).
+    """Lays out one pass in the given order, each utterance in a row of its own (for evaluation).
 
     Args:
-        sizes: of the utterances, all of which fit.
-        batch_size: rows of a batch; empty rows fill the last one.
+        sizes: all utterances, each of which fits.
+        batch_size: rows of a batch; empty rows fill the last batch.
         buckets: target lengths T; a batch takes the shortest that holds all of its rows.
     """
-    rows = [_Row((index,)) for index in range(len(sizes))]
-    return _chunks(sizes, rows, buckets, batch_size)
+    rows = [_Row((index,), row_tokens([size], False)) for index, size in enumerate(sizes)]
+    return _chunks(rows, buckets, batch_size)
 
 
 class _Row(NamedTuple):
-    """Utterances that are joined, and whether their label has timestamps."""
+    """Utterances that are joined, their tokens, and whether their label has timestamps."""
 
     indices: tuple[int, ...]
+    tokens: int
     is_timestamped: bool = False
-
-    def tokens(self, sizes: Sequence[UtteranceSize]) -> int:
-        """Of prompt and label."""
-        prompt = sizes[self.indices[0]].prompt_tokens
-        labels = [sizes[index].label_tokens for index in self.indices]
-        return timestamped_length(prompt, labels) if self.is_timestamped else prompt + sum(labels)
 
 
 def _joined_rows(sizes: Sequence[UtteranceSize], rules: BatchRules, epoch: int) -> Iterator[_Row]:
@@ -174,18 +175,23 @@ def _joined_rows(sizes: Sequence[UtteranceSize], rules: BatchRules, epoch: int) 
     order = np.argsort(bits.random_raw(len(sizes)), kind="stable").tolist()
     joins = (bits.random_raw(len(sizes)) / 2.0**64 < rules.join_probability).tolist()
     stamps = (bits.random_raw(len(sizes)) / 2.0**64 < rules.timestamp_probability).tolist()
+
+    def make_row(indices: tuple[int, ...], is_timestamped: bool) -> _Row:
+        tokens = rules.row_tokens([sizes[index] for index in indices], is_timestamped)
+        return _Row(indices, tokens, is_timestamped)
+
     row: _Row | None = None
     for index, join, stamp in zip(order, joins, stamps, strict=True):
         if row is not None and join:
-            longer = row._replace(indices=(*row.indices, index))
+            longer = make_row((*row.indices, index), row.is_timestamped)
             if _fits(sizes, longer, rules):
                 row = longer
                 continue
         if row is not None:
             yield row
-        row = _Row((index,), stamp)
-        if row.tokens(sizes) > rules.buckets[-1]:
-            row = _Row((index,))
+        row = make_row((index,), stamp)
+        if row.tokens > rules.buckets[-1]:
+            row = make_row((index,), False)
     if row is not None:
         yield row
 
@@ -196,7 +202,7 @@ def _fits(sizes: Sequence[UtteranceSize], row: _Row, rules: BatchRules) -> bool:
     return (
         joined[0].group == joined[-1].group
         and seconds <= rules.context_seconds + _ROUNDING_SECONDS
-        and row.tokens(sizes) <= rules.buckets[-1]
+        and row.tokens <= rules.buckets[-1]
     )
 
 
@@ -204,21 +210,16 @@ def _bucket(tokens: int, buckets: Sequence[int]) -> int:
     return buckets[bisect.bisect_left(buckets, tokens)]
 
 
-def _chunks(
-    sizes: Sequence[UtteranceSize],
-    rows: Sequence[_Row],
-    buckets: Sequence[int],
-    batch_size: int,
-) -> list[BatchLayout]:
-    plans = []
+def _chunks(rows: Sequence[_Row], buckets: Sequence[int], batch_size: int) -> list[BatchLayout]:
+    layouts = []
     for start in range(0, len(rows), batch_size):
         chunk = rows[start : start + batch_size]
-        longest = max(row.tokens(sizes) for row in chunk)
-        plans.append(_batch(chunk, _bucket(longest, buckets), batch_size))
-    return plans
+        bucket = _bucket(max(row.tokens for row in chunk), buckets)
+        layouts.append(_layout(chunk, bucket, batch_size))
+    return layouts
 
 
-def _batch(rows: Sequence[_Row], target_length: int, batch_size: int) -> BatchLayout:
+def _layout(rows: Sequence[_Row], target_length: int, batch_size: int) -> BatchLayout:
     """A batch of these rows, filled up with empty ones."""
     indices = [row.indices for row in rows] + [()] * (batch_size - len(rows))
     timestamped = frozenset(row.indices[0] for row in rows if row.is_timestamped)

@@ -1,4 +1,4 @@
-"""The batches of a whole run, by step: what makes resuming exact is one integer."""
+"""The batch layouts of a whole run, by step: one integer is all that resuming needs."""
 
 import bisect
 import threading
@@ -9,10 +9,10 @@ from fastwhisper_jax.errors import InputError
 
 
 class BatchSchedule:
-    """The batches of a whole run: step k (from 0) is the batch that makes update k + 1.
+    """The batch layouts of a whole run: that of step k (from 0) makes update k + 1.
 
     Args:
-        sizes: of the utterances, all of which fit.
+        sizes: all utterances, each of which fits.
         rules: how batches are made.
         epochs: passes over the utterances; or
         steps: number of batches, over as many epochs as they need. Exactly one is given.
@@ -37,7 +37,7 @@ class BatchSchedule:
         self._rules = rules
         self._lock = threading.Lock()
         self._ends = [0]  # _ends[e]: number of batches in the epochs before e
-        self._planned: dict[int, list[BatchLayout]] = {}
+        self._epochs: dict[int, list[BatchLayout]] = {}
         if steps is not None:
             self._length = steps
         else:
@@ -52,25 +52,27 @@ class BatchSchedule:
             raise IndexError(f"step {step} of {self._length}")
         epoch, index = self.position(step)
         with self._lock:
-            return self._plan(epoch)[index]
+            return self._layouts(epoch)[index]
 
     def position(self, step: int) -> tuple[int, int]:
-        """Epoch and place within it of a step's batch."""
+        """The epoch of a step's batch, and its number within the epoch."""
         while self._ends[-1] <= step:
             self._end_of_epoch(len(self._ends))
         epoch = bisect.bisect_right(self._ends, step) - 1
         return epoch, step - self._ends[epoch]
 
     def _end_of_epoch(self, epochs: int) -> int:
-        # Epochs differ in length when utterances are joined, so each is planned once to count it.
+        # Joining utterances makes epochs differ in length, so each one is laid out to count it.
         with self._lock:
             while len(self._ends) <= epochs:
-                self._ends.append(self._ends[-1] + len(self._plan(len(self._ends) - 1)))
+                self._ends.append(self._ends[-1] + len(self._layouts(len(self._ends) - 1)))
             return self._ends[epochs]
 
-    def _plan(self, epoch: int) -> list[BatchLayout]:
-        if epoch not in self._planned:
-            # Prefetching threads may stand on both sides of an epoch's end: keep two.
-            self._planned = {e: p for e, p in self._planned.items() if abs(e - epoch) <= 1}
-            self._planned[epoch] = epoch_layouts(self._sizes, self._rules, epoch)
-        return self._planned[epoch]
+    def _layouts(self, epoch: int) -> list[BatchLayout]:
+        if epoch not in self._epochs:
+            # Threads that read ahead may be on both sides of an epoch's end, so keep two epochs.
+            self._epochs = {
+                e: layouts for e, layouts in self._epochs.items() if abs(e - epoch) <= 1
+            }
+            self._epochs[epoch] = epoch_layouts(self._sizes, self._rules, epoch)
+        return self._epochs[epoch]

@@ -1,4 +1,4 @@
-"""Arrays on disk under content-derived names: written whole or not at all, shared between runs."""
+"""Arrays on disk, keyed by a hash of what they follow from, so that runs can share them."""
 
 import dataclasses
 import hashlib
@@ -28,13 +28,13 @@ class ArrayStore:
         return array
 
     def write(self, name: str, array: np.ndarray) -> None:
-        """Keeps an array; readers see all of it or nothing."""
+        """Writes an array; a reader sees all of it or nothing."""
         content = io.BytesIO()
         np.save(content, array)
         write_whole(self.folder / f"{name}.npy", content.getvalue())
 
     def absent(self, names: Sequence[str]) -> list[bool]:
-        """For each name whether it is missing; every process gets the answer of process 0."""
+        """Whether each name is missing; every process gets the answer of process 0."""
         present = {path.name for path in self.folder.iterdir()}
         absent = np.array([f"{name}.npy" not in present for name in names], bool)
         if jax.process_count() > 1:
@@ -43,7 +43,7 @@ class ArrayStore:
 
 
 def open_store(root: Path, key: str) -> ArrayStore:
-    """The store of a key under a folder that may hold many; made if absent.
+    """Opens the store of a key below a folder, and makes it if it is absent.
 
     Raises:
         InputError: `root` cannot be written, or is not the same folder for all processes.
@@ -70,12 +70,12 @@ def open_store(root: Path, key: str) -> ArrayStore:
 
 
 def digest(*parts: Any) -> str:
-    """32 hexadecimal digits that differ where any part (by its repr) differs."""
+    """32 hexadecimal digits: a hash of the text form (`repr`) of all parts."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def params_digest(params: Any) -> str:
-    """A digest of every leaf's path and bytes."""
+    """A hash of every leaf's path and bytes."""
     total = hashlib.sha256()
     for name, leaf in sorted(flax.traverse_util.flatten_dict(params, sep="/").items()):
         total.update(name.encode())

@@ -1,6 +1,5 @@
-"""Fills the caches of a run whose encoder is frozen and shared, so that its steps skip it."""
+"""Fills a run's caches: what a frozen, shared encoder and the teacher's decoder compute."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -11,10 +10,10 @@ from jax.sharding import Mesh
 
 from fastwhisper_jax.audio.log_mel import log_mel_spectrogram
 from fastwhisper_jax.config import Config
-from fastwhisper_jax.data.loader import Batch, Rows
+from fastwhisper_jax.data.loader import HostBatch, Rows
 from fastwhisper_jax.distillation.array_store import digest, open_store, params_digest
-from fastwhisper_jax.distillation.assembly import RunData
 from fastwhisper_jax.distillation.model_options import model_options
+from fastwhisper_jax.distillation.task import RunData
 from fastwhisper_jax.distillation.teacher_cache import (
     FORMAT,
     EncoderCache,
@@ -31,9 +30,10 @@ from fastwhisper_jax.training.sharding import batch_sharding, put_batch
 
 
 def caches_teacher(config: Config, runs_teacher: bool) -> bool:
-    """Whether batches bring what the teacher's decoder makes of them, with an encoder cache.
+    """Whether a run with an encoder cache also reads the teacher's decoder states from disk.
 
-    Where some rows have timestamps it reads other tokens each epoch, and is run at every step.
+    Timestamps change a row's tokens from epoch to epoch. The teacher's decoder then runs at every
+    step.
     """
     return runs_teacher and not config.data.timestamp_probability
 
@@ -46,15 +46,15 @@ def with_caches(
     mesh: Mesh,
     runs_teacher: bool,
 ) -> RunData:
-    """The run's data with encoder outputs and teacher states read from disk, computed if missing.
+    """Makes a run read encoder states and teacher states from disk; computes what is missing.
 
     Args:
-        config: names the folder.
+        config: the recipe; it names the cache's folder.
         teacher: as loaded, for the digests.
         teacher_params: on the mesh.
-        data: with audio as its input.
+        data: the run's data, with audio as its input.
         mesh: where to compute.
-        runs_teacher: some update of the run learns from the teacher: its decoder is needed.
+        runs_teacher: whether any update of the run learns from the teacher.
     """
     assert config.data.encoder_cache is not None
     root, dims = path_of(config.data.encoder_cache), teacher.dims
@@ -81,16 +81,14 @@ def with_caches(
         with progress(len(missing), "encoder cache", "utterances", shown=shown) as advance:
             cache.fill(missing, encode_rows, batch_size, advance, here)
     if not caches_teacher(config, runs_teacher):
-        return dataclasses.replace(
-            data, load_inputs=cache.load_inputs, load_eval_inputs=cache.load_inputs
-        )
+        return data._replace(load_inputs=cache.load_inputs, load_eval_inputs=cache.load_inputs)
 
     @functools.partial(jax.jit, out_shardings=batch_sharding(mesh))
     def decode(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
         tokens, encoder_states = batch["input_ids"], batch["encoder_states"]
         return whisper.decode(params, dims, tokens, encoder_states, options).astype(jnp.float32)
 
-    def decode_rows(batch: Batch) -> np.ndarray:
+    def decode_rows(batch: HostBatch) -> np.ndarray:
         return _own_rows(decode(teacher_params, put_batch(batch, mesh)))
 
     teacher_key = digest(encoder_key, params_digest(teacher.params["decoder"]))
@@ -108,12 +106,10 @@ def with_caches(
             advance,
             here,
         )
-    return dataclasses.replace(
-        data, load_inputs=states.load_inputs, load_eval_inputs=cache.load_inputs
-    )
+    return data._replace(load_inputs=states.load_inputs, load_eval_inputs=cache.load_inputs)
 
 
 def _own_rows(array: jax.Array) -> np.ndarray:
-    """The rows of a global array that lie on this process's devices, in order."""
+    """The rows of a global array that are on this process's devices, in order."""
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

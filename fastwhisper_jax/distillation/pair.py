@@ -1,4 +1,4 @@
-"""Teacher and student of a recipe: loaded, cut, checked against each other."""
+"""Teacher and student of a recipe: loaded, initialised, checked against each other, placed."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastwhisper_jax.config import Config
-from fastwhisper_jax.distillation.assembly import Models
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_load import LoadedModel, load_model, resolve_model
 from fastwhisper_jax.files import path_of
@@ -18,32 +17,14 @@ from fastwhisper_jax.models.student import kept_layers, student_dimensions, stud
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.models.whisper.sharding_rules import RULES
 from fastwhisper_jax.training.sharding import put_array, tree_shardings
+from fastwhisper_jax.training.state import split_params
+
+# Whisper's encoder positions are sinusoids, which are never trained.
+ALWAYS_FROZEN = ("encoder/positions",)
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """A teacher, and the student that is cut from it (or from `student.path`).
-
-    Attributes:
-        teacher: as loaded.
-        student_dims: sizes of the student.
-        student_params: float32, before its first update, on the host.
-        encoder_layers, decoder_layers: the layers that it keeps of what it was cut from.
-        shares_encoder: its encoder is the teacher's, see `Cut`.
-        origin: folder of the model that it was cut from.
-    """
-
-    teacher: LoadedModel
-    student_dims: ModelDimensions
-    student_params: dict[str, Any]
-    encoder_layers: tuple[int, ...]
-    decoder_layers: tuple[int, ...]
-    shares_encoder: bool
-    origin: Path
-
-
-class Cut(NamedTuple):
-    """What a student is of the model that it is cut from.
+class StudentSpec(NamedTuple):
+    """What a student keeps of the model that it is initialised from.
 
     Attributes:
         dims: its sizes.
@@ -58,8 +39,47 @@ class Cut(NamedTuple):
     shares_encoder: bool
 
 
-def cut_student(config: Config, teacher: ModelDimensions, origin: ModelDimensions) -> Cut:
-    """How a recipe's student is cut, by the sizes of its teacher and of the model that it is of.
+class PairShapes(NamedTuple):
+    """All that is static about a teacher and its student.
+
+    Attributes:
+        teacher_dims: the teacher's sizes.
+        student: what the student is.
+        student_params: shapes and dtypes of the student's parameters.
+    """
+
+    teacher_dims: ModelDimensions
+    student: StudentSpec
+    student_params: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedPair:
+    """A teacher and the student that is initialised from it (or from `student.path`), on the host.
+
+    Attributes:
+        teacher: as loaded.
+        student: what the student is.
+        student_params: float32, before the first update.
+        origin: folder of the model that the student is initialised from.
+    """
+
+    teacher: LoadedModel
+    student: StudentSpec
+    student_params: dict[str, Any]
+    origin: Path
+
+    @property
+    def shapes(self) -> PairShapes:
+        """The pair without its parameters."""
+        student_params = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.student_params
+        )
+        return PairShapes(self.teacher.dims, self.student, student_params)
+
+
+def student_spec(config: Config, teacher: ModelDimensions, origin: ModelDimensions) -> StudentSpec:
+    """What a recipe's student keeps, from the sizes of its teacher and of its origin.
 
     Raises:
         InputError: the two do not share vocabulary and mel bins, a layer does not exist, a window
@@ -71,7 +91,7 @@ def cut_student(config: Config, teacher: ModelDimensions, origin: ModelDimension
         if theirs != ours:
             raise InputError(
                 f"{name} is {theirs} in teacher {config.teacher.path} and {ours} in student "
-                f"{student.path}; they must be equal: cut the student from a model of the "
+                f"{student.path}; they must be equal: initialise the student from a model of the "
                 "teacher's family"
             )
     encoder = kept_layers(student.encoder_layers, origin.n_audio_layer, "student.encoder_layers")
@@ -90,42 +110,36 @@ def cut_student(config: Config, teacher: ModelDimensions, origin: ModelDimension
             f"encoder_layers={student.encoder_layers}, context_seconds={student.context_seconds}; "
             "change those, or set data.encoder_cache=none"
         )
-    return Cut(dims, encoder, decoder, shares_encoder)
+    return StudentSpec(dims, encoder, decoder, shares_encoder)
 
 
 def is_of_teacher(config: Config) -> bool:
-    """Whether the student is cut from the teacher itself, however `student.path` spells it."""
+    """Whether the student is initialised from the teacher itself, however the path is spelt."""
     path = config.student.path
     if path is None:
         return True
     return path_of(path).resolve() == path_of(config.teacher.path).resolve()
 
 
-def load_pair(config: Config) -> Pair:
-    """Loads the teacher and cuts the student.
+def load_pair(config: Config) -> LoadedPair:
+    """Loads the teacher and initialises the student.
 
     Raises:
-        InputError: a model cannot be loaded, or the student not be cut.
+        InputError: a model cannot be loaded, or the student cannot be made of it.
     """
     teacher = load_model(resolve_model(config.teacher.path))
     origin = teacher
     if config.student.path is not None and not is_of_teacher(config):
         origin = load_model(resolve_model(config.student.path))
-    cut = cut_student(config, teacher.dims, origin.dims)
-    params = student_params(origin.params, cut.dims, cut.encoder_layers, cut.decoder_layers)
-    return Pair(
-        teacher=teacher,
-        student_dims=cut.dims,
-        student_params=params,
-        encoder_layers=cut.encoder_layers,
-        decoder_layers=cut.decoder_layers,
-        shares_encoder=cut.shares_encoder,
-        origin=origin.folder,
+    student = student_spec(config, teacher.dims, origin.dims)
+    params = student_params(
+        origin.params, student.dims, student.encoder_layers, student.decoder_layers
     )
+    return LoadedPair(teacher, student, params, origin.folder)
 
 
 def place_params(params: dict[str, Any], dtype: str, mesh: Mesh) -> dict[str, Any]:
-    """Parameters that are on the host, in their compute dtype and divided over the mesh."""
+    """Puts parameters that are on the host on the mesh, in their compute dtype."""
     return jax.tree.map(
         lambda x, sharding: put_array(np.asarray(x, jnp.dtype(dtype)), sharding),
         params,
@@ -133,14 +147,15 @@ def place_params(params: dict[str, Any], dtype: str, mesh: Mesh) -> dict[str, An
     )
 
 
-def place_models(pair: Pair, dtype: str, mesh: Mesh) -> Models:
-    """What a run trains with: the teacher in its dtype on the mesh, the student's shapes."""
-    return Models(
-        teacher_dims=pair.teacher.dims,
-        teacher_params=place_params(pair.teacher.params, dtype, mesh),
-        student_dims=pair.student_dims,
-        student_params=jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), pair.student_params
-        ),
-        shares_encoder=pair.shares_encoder,
-    )
+def own_params(
+    student_params: dict[str, Any], frozen: tuple[str, ...], shares_encoder: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The student's trained and frozen parameters, without an encoder that is the teacher's.
+
+    Raises:
+        InputError: a frozen path names no parameter, or nothing is left to train.
+    """
+    params, frozen_params = split_params(student_params, frozen, ALWAYS_FROZEN)
+    if shares_encoder:
+        frozen_params.pop("encoder")
+    return params, frozen_params

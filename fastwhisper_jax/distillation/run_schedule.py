@@ -1,4 +1,4 @@
-"""What follows the step over a run, from its config: weights, learning rate, phases, optimiser."""
+"""The run schedule: weights, learning rate and phases by step, and the optimiser."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.losses import schedules
 from fastwhisper_jax.losses.askd import Weights, askd_weights, check_weights
 from fastwhisper_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from fastwhisper_jax.training.step import Phase
+from fastwhisper_jax.training.task import Phase
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSchedule:
-    """What follows the step over a whole run.
+    """What depends on the step, over a whole run.
 
     Attributes:
         total_steps: updates of the run.
@@ -38,7 +38,7 @@ class RunSchedule:
 
     @property
     def keeps_self_teacher(self) -> bool:
-        """Whether any update of the run is to learn from the student's earlier self."""
+        """Whether any update of the run learns from the self teacher."""
         return self.self_begin < self.total_steps
 
     def phase(self, step: int) -> Phase:
@@ -52,17 +52,17 @@ class RunSchedule:
 def make_run_schedule(
     objective: ObjectiveConfig, optimizer: OptimizerConfig, total_steps: int
 ) -> RunSchedule:
-    """Resolves every length against the run's total.
+    """Resolves every length of a recipe against the run's number of updates.
 
-    A weight may begin or end to change after the run: then the run has only what comes before.
+    A weight may change after the run's end: the run then holds only the part before it.
 
     Raises:
         InputError: the warm-up is not shorter than the run, a length or a curve is impossible, or a
             weight would be negative.
     """
     teacher = make_schedule(objective.teacher_weight, total_steps, "objective.teacher_weight")
-    itself = make_schedule(objective.self_weight, total_steps, "objective.self_weight")
-    check_weights(teacher, itself, objective.ce_weight, total_steps)
+    self_teacher = make_schedule(objective.self_weight, total_steps, "objective.self_weight")
+    check_weights(teacher, self_teacher, objective.ce_weight, total_steps)
     rate = learning_rate_schedule(
         optimizer.learning_rate,
         optimizer.end_learning_rate,
@@ -72,7 +72,7 @@ def make_run_schedule(
     )
     return RunSchedule(
         total_steps=total_steps,
-        weights_at=lambda step: askd_weights(step, teacher, itself, objective.ce_weight),
+        weights_at=lambda step: askd_weights(step, teacher, self_teacher, objective.ce_weight),
         learning_rate_at=rate,
         optimizer=make_optimizer(
             rate,
@@ -83,8 +83,8 @@ def make_run_schedule(
             clip_norm=optimizer.clip_norm,
         ),
         teacher_end=schedules.zero_from(teacher, total_steps),
-        self_begin=schedules.positive_from(itself, total_steps),
-        self_end=schedules.zero_from(itself, total_steps),
+        self_begin=schedules.positive_from(self_teacher, total_steps),
+        self_end=schedules.zero_from(self_teacher, total_steps),
     )
 
 

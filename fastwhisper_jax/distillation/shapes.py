@@ -9,9 +9,8 @@ from jax.sharding import Mesh
 
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.cost.published import PUBLISHED
-from fastwhisper_jax.distillation.assembly import Models
 from fastwhisper_jax.distillation.fill_caches import caches_teacher
-from fastwhisper_jax.distillation.pair import cut_student
+from fastwhisper_jax.distillation.pair import PairShapes, student_spec
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_configs import dimensions_from_config, read_model_config
 from fastwhisper_jax.export.hf_load import model_folder
@@ -38,18 +37,18 @@ def model_dimensions(path: str) -> ModelDimensions:
     return dimensions_from_config(read_model_config(folder), folder / "config.json")
 
 
-def model_shapes(config: Config, mesh: Mesh) -> Models:
-    """Teacher and student of a recipe, the teacher in its dtype and divided over the mesh.
+def model_shapes(config: Config, mesh: Mesh) -> tuple[PairShapes, dict[str, Any]]:
+    """Shapes of a recipe's teacher and student, and of the teacher's parameters on the mesh.
 
     Raises:
-        InputError: the sizes of a model are not known, or the student cannot be cut.
+        InputError: the sizes of a model are not known, or the student cannot be made.
     """
     teacher = model_dimensions(config.teacher.path)
     path = config.student.path
-    cut = cut_student(config, teacher, teacher if path is None else model_dimensions(path))
+    origin = teacher if path is None else model_dimensions(path)
+    student = student_spec(config, teacher, origin)
     teacher_params = with_shardings(param_shapes(teacher, config.teacher.dtype), mesh)
-    student_params = param_shapes(cut.dims, "float32")
-    return Models(teacher, teacher_params, cut.dims, student_params, cut.shares_encoder)
+    return PairShapes(teacher, student, param_shapes(student.dims, "float32")), teacher_params
 
 
 def param_shapes(dims: ModelDimensions, dtype: str) -> dict[str, Any]:

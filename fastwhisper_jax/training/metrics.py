@@ -40,7 +40,7 @@ def reduce_pairs(steps: Iterable[Pairs]) -> dict[str, float]:
     }
 
 
-class Dispatched:
+class DispatchedMetrics:
     """The metrics of steps that were dispatched; the host runs one step ahead of the device."""
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """A state as names and leaves: the layout of a checkpoint, which needs none of our classes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 def _name(path: tuple[Any, ...]) -> str:
     field, slash, rest = jax.tree_util.keystr(path, simple=True, separator="/").partition("/")
     return _NAMES_ON_DISK.get(field, field) + slash + rest
+
+
+def holds_field(field: str, names: Collection[str]) -> bool:
+    """Whether any of the names of a checkpoint's leaves belongs to a field of the state."""
+    prefix = _NAMES_ON_DISK.get(field, field) + "/"
+    return any(name.startswith(prefix) for name in names)
 
 
 def nest(named: Mapping[str, Any]) -> dict[str, Any]:

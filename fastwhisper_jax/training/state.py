@@ -1,4 +1,4 @@
-"""What a run carries from one update to the next, and how a student's parameters are split."""
+"""What a run carries from one update to the next, and how parameters are split."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from fastwhisper_jax.errors import InputError
-
-ALWAYS_FROZEN = ("encoder/positions",)
+from fastwhisper_jax.training.sharding import put_array, tree_shardings
+from fastwhisper_jax.training.task import Params, Task
 
 
 @flax.struct.dataclass
@@ -20,31 +21,87 @@ class TrainState:
     Attributes:
         step: int32 scalar, the number of completed updates.
         params: the student's trained parameters, float32, a nested dict without the frozen leaves.
-        frozen_params: the student's own frozen parameters. An encoder that is the teacher's is in
-            neither: the step reads it from the teacher's parameters.
-        opt_state: optimiser state of `params` alone.
-        self_teacher_params: the student's earlier self, shaped like `params`; None in a run no update of
-            which learns from it.
+        frozen_params: the student's own frozen parameters. Parameters that it shares with the
+            teacher are in neither tree: the task reads them from the teacher's parameters.
+        opt_state: the optimiser's state of `params` alone.
+        self_teacher_params: the self teacher, of the same shapes as `params`; None in a run of
+            which no update learns from it.
     """
 
     step: jax.Array
-    params: dict[str, Any]
-    frozen_params: dict[str, Any]
+    params: Params
+    frozen_params: Params
     opt_state: optax.OptState
-    self_teacher_params: dict[str, Any] | None
+    self_teacher_params: Params | None
+
+
+def init_state(
+    params: Params,
+    frozen_params: Params,
+    optimizer: optax.GradientTransformation,
+    keeps_self_teacher: bool,
+) -> TrainState:
+    """The state before the first update.
+
+    Args:
+        params: trained parameters.
+        frozen_params: the student's own frozen parameters.
+        optimizer: its state is made for `params` only.
+        keeps_self_teacher: allocate the self teacher; its values are set when its phase begins.
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        frozen_params=frozen_params,
+        opt_state=optimizer.init(params),
+        self_teacher_params=jax.tree.map(jnp.copy, params) if keeps_self_teacher else None,
+    )
+
+
+def abstract_state(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of a run's state.
+
+    Raises:
+        InputError: a leaf has no sharding rule, or does not divide over the mesh.
+    """
+    keeps_self_teacher = task.self_teacher is not None
+    shapes = jax.eval_shape(
+        lambda params, frozen: init_state(params, frozen, optimizer, keeps_self_teacher),
+        *task.param_shapes,
+    )
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        tree_shardings(shapes, task.sharding_rules, mesh),
+    )
+
+
+def first_state(
+    task: Task, optimizer: optax.GradientTransformation, shardings: TrainState
+) -> TrainState:
+    """The state before the first update, on the mesh."""
+    init = jax.jit(
+        lambda params, frozen: init_state(params, frozen, optimizer, task.self_teacher is not None),
+        donate_argnums=(0, 1),
+        out_shardings=shardings,
+    )
+    to = (shardings.params, shardings.frozen_params)
+    return init(*jax.tree.map(put_array, task.initial_params(), to))
 
 
 def split_params(
-    params: dict[str, Any], frozen: tuple[str, ...]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    params: Params, frozen: tuple[str, ...], always_frozen: tuple[str, ...] = ()
+) -> tuple[Params, Params]:
     """Splits parameters into those trained and those frozen, without the leaves of the other.
 
     Args:
         params: a nested dict of arrays.
-        frozen: paths with "/" between names; a path covers all leaves below it.
+        frozen: paths with "/" between names, as a recipe gives them; a path covers all leaves
+            below it.
+        always_frozen: paths that no recipe trains.
 
     Raises:
-        InputError: a path names no parameter, or nothing is left to train.
+        InputError: a path of `frozen` names no parameter, or nothing is left to train.
     """
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     for path in frozen:
@@ -53,7 +110,7 @@ def split_params(
             raise InputError(
                 f"student.frozen={path!r} names no parameter; paths start with one of {tops}"
             )
-    paths = (*frozen, *ALWAYS_FROZEN)
+    paths = (*frozen, *always_frozen)
     is_frozen = {name: any(_covers(path, name) for path in paths) for name in flat}
     if all(is_frozen.values()):
         raise InputError(f"student.frozen={frozen} leaves nothing to train; unfreeze some part")
@@ -68,40 +125,9 @@ def _covers(path: str, name: str) -> bool:
     return name == path or name.startswith(path + "/")
 
 
-def merge_params(*parts: dict[str, Any]) -> dict[str, Any]:
+def merge_params(*parts: Params) -> Params:
     """The inverse of `split_params`: one tree of the leaves of all parts, which are disjoint."""
     flat: dict[tuple[str, ...], Any] = {}
     for part in parts:
         flat |= flax.traverse_util.flatten_dict(part)
     return flax.traverse_util.unflatten_dict(flat)
-
-
-def init_state(
-    params: dict[str, Any],
-    frozen_params: dict[str, Any],
-    optimizer: optax.GradientTransformation,
-    keeps_self_teacher: bool,
-) -> TrainState:
-    """The state before the first update.
-
-    Args:
-        params: trained parameters.
-        frozen_params: the student's own frozen parameters.
-        optimizer: its state is made for `params` only.
-        keeps_self_teacher: allocate the student's earlier self (it is seeded when its phase begins).
-    """
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        frozen_params=frozen_params,
-        opt_state=optimizer.init(params),
-        self_teacher_params=jax.tree.map(jnp.copy, params) if keeps_self_teacher else None,
-    )
-
-
-def whole_student(
-    state: TrainState, teacher_params: dict[str, Any], shares_encoder: bool
-) -> dict[str, Any]:
-    """All of the student's parameters, its encoder taken from the teacher if they share it."""
-    shared = {"encoder": teacher_params["encoder"]} if shares_encoder else {}
-    return merge_params(state.params, state.frozen_params, shared)

@@ -1,10 +1,10 @@
-"""One update as a pure function: teacher, student and earlier self are run, ASKD differentiated.
+"""One update as a pure function: the task's sums are differentiated, and the optimiser steps.
 
     train_step(state, teacher_params, batch) -> (state, metrics)
 
-There is one step. What the recipe's weights leave out (the teacher's decoder once its weight is 0
-for good, the earlier self before its phase and after it) is left out of the compiled program by the
-static `Phase`; everything else follows the traced `state.step`.
+There is one step. A static `Phase` leaves out of the compiled program what the update does not need
+to run: the teacher once its weight is 0 for good, and the self teacher before and after its phase.
+Everything else follows the traced `state.step`.
 """
 
 import dataclasses
@@ -14,113 +14,69 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
-from fastwhisper_jax.losses.askd import Weights
-from fastwhisper_jax.losses.chunked import Sums, distillation_sums
-from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.options import ModelOptions
-from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
-from fastwhisper_jax.models.whisper.sharding_rules import WIDTH_AXES
 from fastwhisper_jax.training.random_keys import DROPOUT, step_key
-from fastwhisper_jax.training.sharding import BATCH_AXES, TOKEN_AXIS, batch_sharding
-from fastwhisper_jax.training.state import TrainState, whole_student
+from fastwhisper_jax.training.state import TrainState
+from fastwhisper_jax.training.task import (
+    Batch,
+    Metrics,
+    Params,
+    Phase,
+    SelfTeacher,
+    Sums,
+    Task,
+)
 
-Batch = dict[str, jax.Array]
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
-TrainStep = Callable[[TrainState, dict[str, Any], Batch], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
 
 
-class Phase(NamedTuple):
-    """What has to be run at all. Chosen on the host, outside `jax.jit`."""
-
-    runs_teacher: bool
-    runs_self_teacher: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class StepConfig:
-    """Everything static about a step.
+class StepConfig(NamedTuple):
+    """What is static about an update, beside its task.
 
     Attributes:
-        teacher_dims, student_dims: sizes.
-        chunk_tokens: target positions that the loss projects at once on a device.
-        teacher_options, student_options: how to compute; the student's hold its dropout.
-        shares_encoder: the student's encoder is the teacher's, frozen: it is run once for both.
-        temperature: tau of both KL terms.
-        adaptive: the gate of the objective.
-        self_begin: the step at which the earlier self is seeded from the student.
-        ema_decay: of the earlier self, an EMA; None makes it a snapshot.
-        snapshot_steps: updates between two snapshots.
+        optimizer: updates `state.params`.
+        learning_rate_at: the optimiser's schedule, for the metrics.
         accumulation_steps: micro-batches of an update.
-        seed: of dropout.
+        seed: of the key that the task draws from.
     """
 
-    teacher_dims: ModelDimensions
-    student_dims: ModelDimensions
-    chunk_tokens: int
-    teacher_options: ModelOptions = ModelOptions()
-    student_options: ModelOptions = ModelOptions()
-    shares_encoder: bool = True
-    temperature: float = 1.0
-    adaptive: bool = False
-    self_begin: int = 0
-    ema_decay: float | None = 0.999
-    snapshot_steps: int = 1
+    optimizer: optax.GradientTransformation
+    learning_rate_at: optax.Schedule
     accumulation_steps: int = 1
     seed: int = 0
 
 
-def make_train_step(
-    setup: StepConfig,
-    phase: Phase,
-    weights_at: Callable[[jax.Array], Weights],
-    learning_rate_at: optax.Schedule,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-) -> TrainStep:
+def make_train_step(task: Task, phase: Phase, config: StepConfig) -> TrainStep:
     """Builds the update of one phase; `jax.jit` it with the state donated.
 
-    The batch is a dict of global arrays, rows over `sharding.BATCH_AXES`:
-        log_mel (B, L, M) float32, or encoder_states (B, S, D) where the encoder is shared;
-        teacher_states (B, T, D) where the teacher's decoder was run before;
-        input_ids (B, T), labels (B, T) int32; label_mask (B, T) float32, 1 for target tokens.
+    The batch is a dict of global arrays whose rows are divided over `sharding.BATCH_AXES`. The loss
+    is the sum over the targets of the global batch, divided by their count. So sharding changes no
+    result, and neither does accumulation where the task draws nothing at random: each micro-batch
+    has its own key.
 
-    The loss is the sum over the target tokens of the global batch over their count, so sharding
-    changes no result, nor does accumulation where dropout is 0: with dropout, every micro-batch
-    draws its own masks. Metrics are pairs (sum, count); a term that the
-    phase does not run counts no token.
-
-    Args:
-        setup: what is static.
-        phase: which teachers are run.
-        weights_at: the loss weights of the update that follows s completed ones.
-        learning_rate_at: the optimiser's schedule, for the metrics.
-        optimizer: of `state.params`.
-        mesh: with the axes of `sharding.AXES`.
+    Metrics are pairs (sum, count).
     """
 
     def train_step(
-        state: TrainState, teacher_params: dict[str, Any], batch: Batch
+        state: TrainState, teacher_params: Params, batch: Batch
     ) -> tuple[TrainState, Metrics]:
-        weights = weights_at(state.step)
-        self_teacher_params = _renewed_self(setup, state) if phase.runs_self_teacher else None
-        target_count = batch["label_mask"].sum()
+        weights = task.weights_at(state.step)
+        self_teacher_params = None
+        if phase.runs_self_teacher:
+            assert task.self_teacher is not None
+            self_teacher_params = _renewed_self_teacher(task.self_teacher, state)
+        target_count = task.target_count(batch)
 
-        def mean_loss(
-            params: dict[str, Any], micro_batch: Batch, key: jax.Array
-        ) -> tuple[jax.Array, Sums]:
-            student = dataclasses.replace(state, params=params)
-            sums = _sums(
-                setup,
-                phase,
-                student,
-                self_teacher_params,
+        def mean_loss(params: Params, micro_batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
+            sums = task.sums(
+                params,
+                state.frozen_params,
                 teacher_params,
+                self_teacher_params,
                 micro_batch,
                 weights,
                 key,
-                mesh,
+                phase,
             )
             return sums.loss / target_count, sums
 
@@ -128,38 +84,25 @@ def make_train_step(
             jax.grad(mean_loss, has_aux=True),
             state.params,
             batch,
-            step_key(setup.seed, DROPOUT, state.step),
-            setup.accumulation_steps,
+            step_key(config.seed, DROPOUT, state.step),
+            config.accumulation_steps,
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = config.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        if phase.runs_self_teacher and setup.ema_decay is not None:
-            self_teacher_params = optax.incremental_update(
-                params, self_teacher_params, 1.0 - setup.ema_decay
-            )
         new_state = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            self_teacher_params=self_teacher_params
-            if phase.runs_self_teacher
-            else state.self_teacher_params,
+            state, step=state.step + 1, params=params, opt_state=opt_state
         )
-        one, none = jnp.ones(()), jnp.zeros(())
-        # Over the tokens of the updates that ran the term: a mean of 0 would say "no distance".
-        taught = sums.count if phase.runs_teacher else none
-        metrics = {
-            "loss": (sums.loss, sums.count),
-            "ce": (sums.ce, sums.count),
-            "kl_teacher": (sums.kl_teacher, taught),
-            "kl_self": (sums.kl_self, sums.count if phase.runs_self_teacher else none),
-            "accuracy": (sums.correct, sums.count),
-            "teacher_accuracy": (sums.teacher_correct, taught),
-            "teacher_weight": (weights.teacher, one),
-            "self_weight": (weights.self_teacher, one),
-            "ce_weight": (weights.ce, one),
-            "learning_rate": (learning_rate_at(state.step), one),
+        if self_teacher_params is not None and task.self_teacher is not None:
+            decay = task.self_teacher.ema_decay
+            if decay is not None:
+                self_teacher_params = optax.incremental_update(
+                    params, self_teacher_params, 1.0 - decay
+                )
+            new_state = dataclasses.replace(new_state, self_teacher_params=self_teacher_params)
+        one = jnp.ones(())
+        metrics = task.metrics(sums, weights, phase) | {
+            "loss": (sums.loss, target_count),
+            "learning_rate": (config.learning_rate_at(state.step), one),
             "grad_norm": (optax.tree.norm(grads), one),
         }
         return new_state, metrics
@@ -167,111 +110,35 @@ def make_train_step(
     return train_step
 
 
-def _renewed_self(setup: StepConfig, state: TrainState) -> dict[str, Any]:
-    """The earlier self as this update sees it: seeded, or a snapshot that is due, or as it was."""
+def jitted_step(task: Task, phase: Phase, config: StepConfig, shardings: TrainState) -> Any:
+    """The update of one phase under `jax.jit`: what trains, and what a plan compiles."""
+    step = make_train_step(task, phase, config)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def _renewed_self_teacher(rule: SelfTeacher, state: TrainState) -> Params:
+    """The self teacher of this update: copied from the student if that is due, else unchanged."""
     assert state.self_teacher_params is not None
-    since = state.step - setup.self_begin
-    is_due = since == 0 if setup.ema_decay is not None else since % setup.snapshot_steps == 0
+    since = state.step - rule.begin_step
+    is_due = since == 0 if rule.ema_decay is not None else since % rule.snapshot_steps == 0
     return jax.tree.map(
         lambda x, old: jnp.where(is_due, x, old), state.params, state.self_teacher_params
     )
 
 
-def _sums(
-    setup: StepConfig,
-    phase: Phase,
-    state: TrainState,
-    self_teacher_params: dict[str, Any] | None,
-    teacher_params: dict[str, Any],
-    batch: Batch,
-    weights: Weights,
-    key: jax.Array,
-    mesh: Mesh,
-) -> Sums:
-    """Runs the models that the phase needs on one micro-batch, and sums the objective."""
-    dims, options = setup.student_dims, setup.student_options
-    encoder_key, decoder_key = jax.random.split(key) if options.dropout else (None, None)
-    student = whole_student(state, teacher_params, setup.shares_encoder)
-    trains_encoder = "encoder" in state.params
-    tokens = batch["input_ids"]
-
-    def encode_by_teacher() -> jax.Array:
-        if "encoder_states" in batch:
-            return batch["encoder_states"]
-        return whisper.encode(
-            teacher_params, setup.teacher_dims, batch["log_mel"], setup.teacher_options
-        )
-
-    if setup.shares_encoder:
-        encoder_states = self_teacher_encoder_states = encode_by_teacher()
-    else:
-        window = batch["log_mel"][:, : dims.n_frames]
-        encoder_key = encoder_key if trains_encoder else None
-        encoder_states = self_teacher_encoder_states = whisper.encode(
-            student, dims, window, options, encoder_key
-        )
-
-    states = whisper.decode(student, dims, tokens, encoder_states, options, decoder_key)
-    states = jax.lax.with_sharding_constraint(states, batch_sharding(mesh))
-    teacher_states = teacher_embedding = self_teacher_states = self_teacher_embedding = None
-    if phase.runs_teacher:
-        teacher_states = batch.get("teacher_states")
-        if teacher_states is None:
-            teacher_encoder_states = encoder_states if setup.shares_encoder else encode_by_teacher()
-            teacher_states = whisper.decode(
-                teacher_params,
-                setup.teacher_dims,
-                tokens,
-                teacher_encoder_states,
-                setup.teacher_options,
-            )
-        teacher_embedding = teacher_params["decoder"]["embed_tokens"]
-    if self_teacher_params is not None:
-        itself = whole_student(
-            dataclasses.replace(state, params=self_teacher_params),
-            teacher_params,
-            setup.shares_encoder,
-        )
-        if trains_encoder:
-            self_teacher_encoder_states = whisper.encode(itself, dims, window, options)
-        self_teacher_states = whisper.decode(
-            itself, dims, tokens, self_teacher_encoder_states, options
-        )
-        self_teacher_embedding = itself["decoder"]["embed_tokens"]
-
-    return distillation_sums(
-        states,
-        student["decoder"]["embed_tokens"],
-        teacher_states,
-        teacher_embedding,
-        self_teacher_states,
-        self_teacher_embedding,
-        batch["labels"],
-        batch["label_mask"],
-        weights,
-        chunk_tokens=setup.chunk_tokens,
-        temperature=setup.temperature,
-        adaptive=setup.adaptive,
-        mesh=mesh,
-        batch_axes=BATCH_AXES,
-        token_axis=TOKEN_AXIS,
-        width_axes=WIDTH_AXES,
-    )
-
-
 def _accumulate(
     grad_fn: Callable[..., tuple[Any, Sums]],
-    params: dict[str, Any],
+    params: Params,
     batch: Batch,
     key: jax.Array,
     accumulation_steps: int,
 ) -> tuple[Any, Sums]:
-    """Sums gradients and sums over micro-batches, one after the other."""
+    """Adds up the gradients and sums of micro-batches that are computed one after the other."""
     if accumulation_steps == 1:
         return grad_fn(params, batch, key)
 
     def split(x: jax.Array) -> jax.Array:
-        # Row r goes to micro-batch r % accumulation_steps: every device keeps the rows it has.
+        # Row r goes to micro-batch r % accumulation_steps, so that every device keeps its rows.
         rows = x.shape[0] // accumulation_steps
         return x.reshape(rows, accumulation_steps, *x.shape[1:]).swapaxes(0, 1)
 
@@ -286,21 +153,3 @@ def _accumulate(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     total, _ = jax.lax.scan(body, zeros, micro_batches)
     return total
-
-
-def make_eval_step(
-    setup: StepConfig, mesh: Mesh
-) -> Callable[[TrainState, dict[str, Any], Batch], Metrics]:
-    """Builds the student's cross-entropy and token accuracy on a batch, as pairs (sum, count)."""
-    setup = dataclasses.replace(
-        setup, student_options=dataclasses.replace(setup.student_options, dropout=0.0)
-    )
-    phase = Phase(runs_teacher=False, runs_self_teacher=False)
-
-    def eval_step(state: TrainState, teacher_params: dict[str, Any], batch: Batch) -> Metrics:
-        weights = Weights(jnp.ones(()), jnp.zeros(()), jnp.zeros(()))
-        key = jax.random.key(setup.seed)
-        sums = _sums(setup, phase, state, None, teacher_params, batch, weights, key, mesh)
-        return {"eval_ce": (sums.ce, sums.count), "eval_accuracy": (sums.correct, sums.count)}
-
-    return eval_step

@@ -7,13 +7,15 @@ import jax
 import pytest
 
 from fastwhisper_jax.config.recipe import fields, load_recipe
-from fastwhisper_jax.distillation.assembly import Models, abstract_state, make_step_config
-from fastwhisper_jax.distillation.pair import cut_student
+from fastwhisper_jax.distillation.pair import PairShapes, student_spec
+from fastwhisper_jax.distillation.run import make_step_config
 from fastwhisper_jax.distillation.run_schedule import make_run_schedule
 from fastwhisper_jax.distillation.shapes import batch_shapes
+from fastwhisper_jax.distillation.task import make_task
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.training.sharding import check_batch, make_mesh
+from fastwhisper_jax.training.state import abstract_state
 from fastwhisper_jax.training.step import make_train_step
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -78,23 +80,20 @@ def test_its_steps_have_the_shapes_of_its_state_in_every_phase(recipe):
     check_batch("batch", training.global_batch_size, mesh, training.accumulation_steps)
     check_batch("eval", training.eval_batch_size, mesh)
     assert config.data.target_buckets[-1] <= teacher.n_text_ctx
-    cut = cut_student(config, teacher, teacher)
-    student = shapes_of(cut.dims)
-    models = Models(teacher, shapes_of(teacher), cut.dims, student, cut.shares_encoder)
+    student = student_spec(config, teacher, teacher)
+    models = PairShapes(teacher, student, shapes_of(student.dims))
     total_steps = training.steps or training.epochs * STEPS_OF_AN_EPOCH
-    plan = make_run_schedule(config.objective, config.optimizer, total_steps)
-    state = abstract_state(config, student, cut.shares_encoder, plan, mesh)
-    setup = make_step_config(config, models, plan, mesh)
+    schedule = make_run_schedule(config.objective, config.optimizer, total_steps)
+    task = make_task(config, models, schedule, mesh, load_student=dict)
+    state = abstract_state(task, schedule.optimizer, mesh)
 
     rows, length = training.global_batch_size, config.data.target_buckets[0]
-    batch = batch_shapes(config, teacher, mesh, rows, length, plan.teacher_end > 0)
+    batch = batch_shapes(config, teacher, mesh, rows, length, schedule.teacher_end > 0)
 
-    phases = {plan.phase(step) for step in range(total_steps)}
+    phases = {schedule.phase(step) for step in range(total_steps)}
     for phase in phases:
-        step = make_train_step(
-            setup, phase, plan.weights_at, plan.learning_rate_at, plan.optimizer, mesh
-        )
-        after, metrics = jax.eval_shape(step, state, models.teacher_params, batch)
+        step = make_train_step(task, phase, make_step_config(config, schedule))
+        after, metrics = jax.eval_shape(step, state, shapes_of(teacher), batch)
         assert jax.tree.structure(after) == jax.tree.structure(state)
         jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype) or 1 / 0, after, state)
         assert {pair[0].shape for pair in metrics.values()} == {()}

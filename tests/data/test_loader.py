@@ -10,16 +10,13 @@ import pytest
 import soundfile
 
 from fastwhisper_jax.data.batching import BatchLayout, BatchRules, UtteranceSize
-from fastwhisper_jax.data.loader import (
-    assemble_batch,
-    audio_inputs,
-    prefetch_to_device,
-    read_batches,
-)
+from fastwhisper_jax.data.corpus import Corpus, UtteranceTokens
+from fastwhisper_jax.data.loader import audio_inputs, prefetch_to_device, read_batches
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.data.schedule import BatchSchedule
+from fastwhisper_jax.distillation.collate import collate
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.models.whisper.tokens import UtteranceTokens, decoder_arrays
+from fastwhisper_jax.models.whisper.tokens import decoder_arrays
 
 _END = 9
 
@@ -57,9 +54,8 @@ def schedule(utterances, tokens):
 @pytest.fixture(scope="module")
 def assemble(utterances, tokens):
     return functools.partial(
-        assemble_batch,
-        utterances=utterances,
-        tokens=tokens,
+        collate,
+        corpus=Corpus(tuple(utterances), tuple(tokens), (), ""),
         load_inputs=functools.partial(audio_inputs, samples=8_000),
         end_of_text=_END,
     )
@@ -156,7 +152,7 @@ def test_what_replaces_audio_joins_the_batch(utterances, tokens):
         return {"encoder_states": np.zeros((len(rows), 3, 2), np.float16)}
 
     plan = BatchLayout(8, ((4,), ()))
-    batch = assemble_batch(plan, utterances, tokens, cached, end_of_text=_END)
+    batch = collate(plan, Corpus(utterances, tokens, (), ""), cached, end_of_text=_END)
     assert batch.keys() == {"encoder_states", "input_ids", "labels", "label_mask"}
     assert seen == [[["4"], []]]
 

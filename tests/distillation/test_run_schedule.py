@@ -10,10 +10,12 @@ from support import tiny_run as tiny
 
 from fastwhisper_jax.commands.plan import run_phases
 from fastwhisper_jax.config import ObjectiveConfig, OptimizerConfig, ScheduleConfig
-from fastwhisper_jax.distillation.assembly import abstract_state, make_batch_schedule
+from fastwhisper_jax.distillation.run import make_batch_schedule
 from fastwhisper_jax.distillation.run_schedule import make_run_schedule
+from fastwhisper_jax.distillation.task import make_task
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.training.step import Phase
+from fastwhisper_jax.training.state import abstract_state
+from fastwhisper_jax.training.task import Phase
 
 TOTAL = 100
 ASKD = ObjectiveConfig(
@@ -22,12 +24,12 @@ ASKD = ObjectiveConfig(
 )
 
 
-def plan_of(objective, optimizer=None, total=TOTAL):
+def schedule_of(objective, optimizer=None, total=TOTAL):
     return make_run_schedule(objective, optimizer or OptimizerConfig(), total)
 
 
 def test_phases_change_exactly_where_the_weights_do():
-    plan = plan_of(ASKD)
+    plan = schedule_of(ASKD)
     assert (plan.teacher_end, plan.self_begin, plan.self_end) == (30, 26, TOTAL)
     expected = {
         0: Phase(True, False),
@@ -43,7 +45,7 @@ def test_phases_change_exactly_where_the_weights_do():
 
 
 def test_the_traced_weight_is_0_wherever_the_host_leaves_its_term_out():
-    plan = plan_of(ASKD)
+    plan = schedule_of(ASKD)
     weights = jax.jit(plan.weights_at)(jnp.arange(TOTAL))
     runs = np.array([plan.phase(step) for step in range(TOTAL)])
     np.testing.assert_array_equal(np.asarray(weights.teacher) > 0, runs[:, 0])
@@ -52,30 +54,30 @@ def test_the_traced_weight_is_0_wherever_the_host_leaves_its_term_out():
 
 @pytest.mark.parametrize("boundary", [10, 25, 30, 35])
 def test_weights_are_right_around_every_boundary(boundary):
-    plan = plan_of(ASKD)
+    plan = schedule_of(ASKD)
     for step in (boundary - 1, boundary, boundary + 1):
         teacher = np.interp(step, [10, 30], [1.0, 0.0])
-        itself = np.interp(step, [25, 35], [0.0, 0.5])
+        self_teacher = np.interp(step, [25, 35], [0.0, 0.5])
         weights = plan.weights_at(jnp.int32(step))
-        np.testing.assert_allclose(weights, (0.8, teacher, itself), atol=1e-6)
+        np.testing.assert_allclose(weights, (0.8, teacher, self_teacher), atol=1e-6)
 
 
 def test_a_floor_under_the_teacher_keeps_it_to_the_end():
     objective = ObjectiveConfig(teacher_weight=ScheduleConfig("cosine", 1.0, 0.3, steps=0.5))
-    plan = plan_of(objective)
+    plan = schedule_of(objective)
     assert plan.teacher_end == TOTAL
     assert plan.phase(TOTAL - 1) == Phase(True, False)
 
 
 def test_a_teacher_that_comes_back_is_run_in_between():
     pulses = ScheduleConfig("piecewise", 1.0, boundaries=(10, 40, 60), values=(0.0, 0.5, 0.0))
-    plan = plan_of(ObjectiveConfig(teacher_weight=pulses))
+    plan = schedule_of(ObjectiveConfig(teacher_weight=pulses))
     assert plan.teacher_end == 60
     assert plan.phase(20).runs_teacher and not plan.phase(60).runs_teacher
 
 
 @pytest.mark.parametrize(
-    ("itself", "begin", "end"),
+    ("self_teacher", "begin", "end"),
     [
         (ScheduleConfig("linear", 0.5, 0.0, begin=10, steps=20), 0, 30),
         (
@@ -86,8 +88,8 @@ def test_a_teacher_that_comes_back_is_run_in_between():
     ],
     ids=["falls", "comes back"],
 )
-def test_the_earlier_self_is_run_until_its_weight_is_0_for_good(itself, begin, end):
-    plan = plan_of(ObjectiveConfig(self_weight=itself))
+def test_the_earlier_self_is_run_until_its_weight_is_0_for_good(self_teacher, begin, end):
+    plan = schedule_of(ObjectiveConfig(self_weight=self_teacher))
     assert (plan.self_begin, plan.self_end) == (begin, end)
     runs = [plan.phase(step).runs_self_teacher for step in range(TOTAL)]
     assert runs == [begin <= step < end for step in range(TOTAL)]
@@ -96,15 +98,15 @@ def test_the_earlier_self_is_run_until_its_weight_is_0_for_good(itself, begin, e
 
 
 @pytest.mark.parametrize(
-    "teacher, itself, phase",
+    "teacher, self_teacher, phase",
     [(0.0, 0.0, (False, False)), (1.0, 0.0, (True, False)), (0.0, 0.5, (False, True))],
 )
-def test_constant_objectives_have_one_phase(teacher, itself, phase):
+def test_constant_objectives_have_one_phase(teacher, self_teacher, phase):
     objective = ObjectiveConfig(
         teacher_weight=ScheduleConfig(init_value=teacher),
-        self_weight=ScheduleConfig(init_value=itself),
+        self_weight=ScheduleConfig(init_value=self_teacher),
     )
-    plan = plan_of(objective)
+    plan = schedule_of(objective)
     assert {plan.phase(step) for step in range(TOTAL)} == {Phase(*phase)}
 
 
@@ -122,26 +124,29 @@ def test_constant_objectives_have_one_phase(teacher, itself, phase):
         (ScheduleConfig("piecewise", boundaries=(TOTAL,), values=(0.7,)), False),
     ],
 )
-def test_an_earlier_self_is_kept_where_an_update_of_the_run_learns_from_it(
+def test_a_self_teacher_is_kept_where_an_update_of_the_run_learns_from_it(
     schedule, is_ever_positive
 ):
     config = tiny.make_config(objective=ObjectiveConfig(schedule, self_weight=schedule))
-    plan = plan_of(config.objective)
+    plan = schedule_of(config.objective)
     assert (plan.teacher_end > 0) == plan.keeps_self_teacher == is_ever_positive
     mesh = tiny.make_mesh_of_one()
-    state = abstract_state(config, tiny.random_params(tiny.STUDENT), True, plan, mesh)
+    task = make_task(config, tiny.pair_shapes(), plan, mesh, dict)
+    state = abstract_state(task, plan.optimizer, mesh)
     assert (state.self_teacher_params is not None) == is_ever_positive
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(TOTAL, TOTAL), (500, TOTAL), (1.0, 10), (1, 1)])
 def test_a_warm_up_that_is_not_shorter_than_the_run_is_an_input_error(warmup, total):
     with pytest.raises(InputError, match=f"warmup={warmup} is not shorter than the run of {total}"):
-        plan_of(ASKD, OptimizerConfig(warmup=warmup), total)
+        schedule_of(ASKD, OptimizerConfig(warmup=warmup), total)
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(TOTAL - 1, TOTAL), (0.05, 1), (0, 1)])
 def test_a_fraction_below_1_warms_up_any_run(warmup, total):
-    assert plan_of(ObjectiveConfig(), OptimizerConfig(warmup=warmup), total).total_steps == total
+    assert (
+        schedule_of(ObjectiveConfig(), OptimizerConfig(warmup=warmup), total).total_steps == total
+    )
 
 
 def test_fractions_of_the_run_equal_counts_of_its_updates():
@@ -149,8 +154,8 @@ def test_fractions_of_the_run_equal_counts_of_its_updates():
         teacher_weight=ScheduleConfig("linear", 1.0, 0.0, begin=0.1, steps=0.2),
         self_weight=ScheduleConfig("linear", 0.0, 0.5, begin=0.25, steps=0.1),
     )
-    by_fraction = plan_of(in_fractions, OptimizerConfig(warmup=0.05))
-    by_count = plan_of(ASKD, OptimizerConfig(warmup=5))
+    by_fraction = schedule_of(in_fractions, OptimizerConfig(warmup=0.05))
+    by_count = schedule_of(ASKD, OptimizerConfig(warmup=5))
     assert by_fraction.teacher_end == by_count.teacher_end
     assert by_fraction.self_begin == by_count.self_begin
     steps = jnp.arange(TOTAL)
@@ -174,4 +179,4 @@ def test_a_negative_complement_is_an_error_before_the_run():
         ASKD, ce_weight=None, self_weight=ScheduleConfig(init_value=0.5)
     )
     with pytest.raises(InputError, match=r"at step 0 the loss weights are .* CE -0\.5"):
-        plan_of(objective)
+        schedule_of(objective)

@@ -6,28 +6,27 @@ from fastwhisper_jax.models.whisper.timestamp_labels import (
     timestamped,
     timestamped_length,
 )
-from fastwhisper_jax.models.whisper.tokens import UtteranceTokens
 
 NO_TIMESTAMPS = 99
 PROMPT = (50, 51, 52, NO_TIMESTAMPS)
 AT_ZERO = 100
 
 
-def row(*labels):
-    return [UtteranceTokens(PROMPT, label) for label in labels]
+def times_added(labels, seconds):
+    return timestamped(PROMPT, labels, seconds)
 
 
 def test_an_utterance_stands_between_its_times():
-    found = timestamped(row((7, 8)), [3.2])
-    assert found.prompt == (50, 51, 52)
-    assert found.label == (AT_ZERO, 7, 8, AT_ZERO + 160)
+    prompt, label = times_added([(7, 8)], [3.2])
+    assert prompt == (50, 51, 52)
+    assert label == (AT_ZERO, 7, 8, AT_ZERO + 160)
 
 
 def test_joined_utterances_have_their_own_times_rounded_to_two_hundredths():
-    found = timestamped(row((7,), (8, 9), (6,)), [1.009, 0.5, 2.02])
+    _, label = times_added([(7,), (8, 9), (6,)], [1.009, 0.5, 2.02])
     ends = [round(seconds / 0.02) for seconds in (1.009, 1.509, 3.529)]
     assert ends == [50, 75, 176]
-    assert [token - AT_ZERO for token in found.label if token >= AT_ZERO] == [
+    assert [token - AT_ZERO for token in label if token >= AT_ZERO] == [
         0,
         50,
         50,
@@ -35,22 +34,22 @@ def test_joined_utterances_have_their_own_times_rounded_to_two_hundredths():
         75,
         176,
     ]
-    assert [token for token in found.label if token < AT_ZERO] == [7, 8, 9, 6]
+    assert [token for token in label if token < AT_ZERO] == [7, 8, 9, 6]
 
 
 def test_silence_between_utterances_has_no_times_of_its_own():
-    found = timestamped(row((7,), (), (8,)), [1.0, 2.0, 1.0])
-    assert found.label == (AT_ZERO, 7, AT_ZERO + 50, AT_ZERO + 150, 8, AT_ZERO + 200)
+    _, label = times_added([(7,), (), (8,)], [1.0, 2.0, 1.0])
+    assert label == (AT_ZERO, 7, AT_ZERO + 50, AT_ZERO + 150, 8, AT_ZERO + 200)
 
 
 def test_a_silent_row_ends_where_it_begins():
-    assert timestamped(row(()), [4.0]).label == (AT_ZERO,)
+    assert times_added([()], [4.0])[1] == (AT_ZERO,)
 
 
 @pytest.mark.parametrize("labels", [[()], [(1,)], [(1, 2), (), (3,)], [(), ()]])
 def test_the_length_is_known_beforehand(labels):
-    found = timestamped(row(*labels), [1.0] * len(labels))
-    expected = len(found.prompt) + len(found.label)
+    prompt, label = times_added(labels, [1.0] * len(labels))
+    expected = len(prompt) + len(label)
     assert timestamped_length(len(PROMPT), [len(label) for label in labels]) == expected
 
 

@@ -1,9 +1,7 @@
-import json
-
 import numpy as np
 import pytest
+from support.tokenizers import write_tokenizer
 
-from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.models.whisper.tokens import (
     decoder_arrays,
@@ -12,45 +10,18 @@ from fastwhisper_jax.models.whisper.tokens import (
     label_tokens,
     load_tokenizer,
     prompt_tokens,
-    tokenise,
 )
-
-_SPECIAL = (
-    "<|endoftext|>",
-    "<|startoftranscript|>",
-    "<|en|>",
-    "<|es|>",
-    "<|translate|>",
-    "<|transcribe|>",
-    "<|notimestamps|>",
-)
-
-
-def _write_tokenizer(folder, special=_SPECIAL):
-    """A byte-level tokenizer without merges, in Whisper's file layout."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: index for index, letter in enumerate(alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(special))
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "WhisperTokenizer", "unk_token": "<|endoftext|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return folder
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return load_tokenizer(_write_tokenizer(tmp_path_factory.mktemp("multilingual")))
+    return load_tokenizer(write_tokenizer(tmp_path_factory.mktemp("multilingual")))
 
 
 @pytest.fixture(scope="module")
 def english_tokenizer(tmp_path_factory):
     special = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
-    return load_tokenizer(_write_tokenizer(tmp_path_factory.mktemp("english"), special))
+    return load_tokenizer(write_tokenizer(tmp_path_factory.mktemp("english"), special))
 
 
 def _names(tokenizer, ids):
@@ -107,21 +78,6 @@ def test_labels_joined_are_the_label_of_the_text_joined_with_a_space(tokenizer):
     assert joined == label_tokens(tokenizer, f"{first} {second}")
 
 
-def test_each_utterance_has_the_prompt_of_its_language(tokenizer):
-    utterances = [Utterance("a", "/a.wav", "sí", "es"), Utterance("b", "/b.wav", "yes", "en")]
-    spanish, english = tokenise(tokenizer, utterances)
-    assert spanish.prompt == prompt_tokens(tokenizer, "es")
-    assert english.prompt == prompt_tokens(tokenizer, "en")
-    assert english.label == label_tokens(tokenizer, "yes")
-
-
-def test_an_utterance_without_text_or_of_an_unknown_language_is_named(tokenizer):
-    with pytest.raises(InputError, match=r'utterance b \(/b.wav\) has no text; .* add "text"'):
-        tokenise(tokenizer, [Utterance("b", "/b.wav", None, "en")])
-    with pytest.raises(InputError, match="utterance c: language 'tlh'"):
-        tokenise(tokenizer, [Utterance("c", "/c.wav", "nuqneH", "tlh")])
-
-
 @pytest.mark.parametrize("label", [(), (5,), (5, 6, 7)])
 @pytest.mark.parametrize("prompt", [(1, 2), (1, 2, 3, 4)])
 @pytest.mark.parametrize("length", [7, 12])
@@ -154,7 +110,7 @@ def test_a_folder_without_a_whisper_tokenizer_is_an_input_error(tmp_path):
 
 
 def test_a_tokenizer_of_another_model_is_an_input_error(tmp_path):
-    _write_tokenizer(tmp_path, ("<|endoftext|>",))
+    write_tokenizer(tmp_path, ("<|endoftext|>",))
     with pytest.raises(InputError, match=r"has no token <\|startoftranscript\|>"):
         load_tokenizer(tmp_path)
 

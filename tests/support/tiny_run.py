@@ -22,18 +22,18 @@ from fastwhisper_jax.config import (
     TrainingConfig,
 )
 from fastwhisper_jax.data.batching import UtteranceSize
-from fastwhisper_jax.data.corpus import Corpus
+from fastwhisper_jax.data.corpus import Corpus, UtteranceTokens
 from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.data.manifest import Utterance
-from fastwhisper_jax.distillation.assembly import Models, RunData, make_batch_schedule
 from fastwhisper_jax.distillation.fill_caches import with_caches
-from fastwhisper_jax.distillation.pair import place_params
+from fastwhisper_jax.distillation.pair import PairShapes, StudentSpec, place_params
+from fastwhisper_jax.distillation.run import fingerprint, make_batch_schedule, make_step_config
 from fastwhisper_jax.distillation.run_schedule import make_run_schedule
+from fastwhisper_jax.distillation.task import RunData, make_task
 from fastwhisper_jax.export.hf_load import LoadedModel
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.student import kept_layers, student_params
+from fastwhisper_jax.models.student import student_params
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
-from fastwhisper_jax.models.whisper.tokens import UtteranceTokens
 from fastwhisper_jax.training import loop
 from fastwhisper_jax.training.sharding import make_mesh
 
@@ -135,20 +135,41 @@ def make_data(config, corpus, mesh, evaluates=False):
         return data
     teacher = teacher_model()
     placed = place_params(teacher.params, "float32", mesh)
-    plan = make_run_schedule(config.objective, config.optimizer, STEPS)
-    return with_caches(config, teacher, placed, data, mesh, plan.teacher_end > 0)
+    schedule = make_run_schedule(config.objective, config.optimizer, STEPS)
+    return with_caches(config, teacher, placed, data, mesh, schedule.teacher_end > 0)
+
+
+def pair_shapes():
+    """Teacher and student by their sizes; the student shares the teacher's encoder."""
+    shapes = jax.eval_shape(lambda: whisper.init_params(STUDENT, jax.random.key(0)))
+    return PairShapes(TEACHER, StudentSpec(STUDENT, (0, 1), (0, 2), True), shapes)
+
+
+def first_student(teacher=None):
+    """The student before its first update, on the host."""
+    return student_params(teacher or random_params(TEACHER), STUDENT, (0, 1), (0, 2))
+
+
+def make_run(config, corpus, mesh, data=None, score=None):
+    """What the loop trains with; evaluates where there is a score."""
+    data = make_data(config, corpus, mesh, score is not None) if data is None else data
+    layouts = make_batch_schedule(config, data.train, STUDENT.context_seconds)
+    schedule = make_run_schedule(config.objective, config.optimizer, len(layouts))
+    return loop.Run(
+        task=make_task(config, pair_shapes(), schedule, mesh, first_student, data, score),
+        teacher_params=place_params(random_params(TEACHER), "float32", mesh),
+        layouts=layouts,
+        step_config=make_step_config(config, schedule),
+        settings=config.training,
+        metadata={"train_data": fingerprint(data.train)},
+        mesh=mesh,
+        threads=config.data.threads,
+    )
 
 
 def run(config, run_dir, corpus, data=None, score=None):
-    """Trains to the end; evaluates where there is a score."""
-    mesh = make_mesh_of_one()
-    teacher = random_params(TEACHER)
-    layers = kept_layers(None, 2, ""), kept_layers(STUDENT.n_text_layer, TEACHER.n_text_layer, "")
-    student = student_params(teacher, STUDENT, *layers)
-    models = Models(TEACHER, place_params(teacher, "float32", mesh), STUDENT, student, True)
-    data = make_data(config, corpus, mesh, score is not None) if data is None else data
-    schedule = make_batch_schedule(config, data.train, STUDENT.context_seconds)
-    return loop.train(config, Path(run_dir), models, lambda: student, data, schedule, mesh, score)
+    """Trains to the end."""
+    return loop.train(make_run(config, corpus, make_mesh_of_one(), data, score), Path(run_dir))
 
 
 class SlowLog(loop.MetricsLog):

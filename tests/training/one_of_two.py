@@ -15,27 +15,27 @@ import jax
 
 from fastwhisper_jax import cli
 from fastwhisper_jax.distillation import pair as models
+from fastwhisper_jax.distillation import task as tasks
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.training import input as feeding
 
 HARMED_BATCH = 12  # far enough for the first updates to be under way
 
 
 def main(seen, harm, *arguments):
-    assemble = feeding.assemble_batch
+    collate = tasks.collate
     count = 0
 
-    def assemble_and_note(plan, utterances, *rest, local_rows, **named):
+    def collate_and_note(layout, corpus, *rest, local_rows, **named):
         nonlocal count
         count += 1
         if count == HARMED_BATCH and harm == "fail":
             raise InputError("audio.wav cannot be read here; mend it")
         if count == HARMED_BATCH and harm == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        ids = [utterances[i].id for row in local_rows for i in plan.rows[row]]
+        ids = [corpus.utterances[i].id for row in local_rows for i in layout.rows[row]]
         with open(seen, "a") as file:
             file.write(json.dumps(ids) + "\n")
-        return assemble(plan, utterances, *rest, local_rows=local_rows, **named)
+        return collate(layout, corpus, *rest, local_rows=local_rows, **named)
 
     def load_another(folder):
         model = load(folder)
@@ -45,7 +45,7 @@ def main(seen, harm, *arguments):
     load = models.load_model
     if harm == "differ":
         models.load_model = load_another
-    feeding.assemble_batch = assemble_and_note
+    tasks.collate = collate_and_note
     jax.distributed.initialize = functools.partial(
         jax.distributed.initialize, heartbeat_timeout_seconds=10
     )

@@ -268,7 +268,7 @@ def test_another_state_is_refused_naming_every_leaf(saved):
     assert "params/kernel is float32[16,32] there and float32[8,32] here" in message
     assert "params/half is bfloat16[16,32] there and float32[16,32] here" in message
     assert "params/tied is float32[3] there and absent here" in message
-    assert "self_teacher_params/new is absent there and float32[2] here" in message
+    assert "self_params/new is absent there and float32[2] here" in message
     assert "moments" not in message
     assert "\n" not in message
 

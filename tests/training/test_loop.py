@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from support import tiny_run as tiny
 
-from fastwhisper_jax.distillation.assembly import make_batch_schedule
+from fastwhisper_jax.distillation.run import make_batch_schedule
 from fastwhisper_jax.errors import InputError, Interrupted, TrainingError
 from fastwhisper_jax.training import loop
 from fastwhisper_jax.training.checkpoints import Checkpoints
-from fastwhisper_jax.training.step import Phase
+from fastwhisper_jax.training.task import Phase
 
 LOGGED = {
     "step",
@@ -60,7 +60,7 @@ class RecordedStep(loop.PhasedStep):
     def __call__(self, step, state, teacher_params, batch):
         if step >= RecordedStep.teacher_end:
             teacher_params = {"encoder": teacher_params["encoder"]}
-        self.phases.append(self._plan.phase(step))
+        self.phases.append(self._phase_at(step))
         return super().__call__(step, state, teacher_params, batch)
 
 
@@ -160,7 +160,7 @@ def test_changed_data_is_an_input_error(corpus, whole):
     label = corpus.tokens[0].label
     tokens = (corpus.tokens[0]._replace(label=(label[0] + 1, *label[1:])), *corpus.tokens[1:])
     changed = dataclasses.replace(corpus, tokens=tokens)
-    with pytest.raises(InputError, match="was trained on other data than noise now holds"):
+    with pytest.raises(InputError, match="was trained on other data than data.train now holds"):
         tiny.run(whole.config, whole.run_dir, changed)
 
 
@@ -205,8 +205,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(corpus, tmp_
     alone = tiny.ObjectiveConfig(teacher_weight=tiny.ScheduleConfig())
     config = tiny.make_config(None, alone, log_every=50, save_every=2)
     good = tiny.make_data(config, corpus, tiny.make_mesh_of_one())
-    plan = make_batch_schedule(config, corpus, tiny.TEACHER.context_seconds)[4]
-    batch_4 = [[corpus.utterances[index] for index in row] for row in plan.rows]
+    layout = make_batch_schedule(config, corpus, tiny.TEACHER.context_seconds)[4]
+    batch_4 = [[corpus.utterances[index] for index in row] for row in layout.rows]
 
     def load_inputs(rows, target_length):
         inputs = good.load_inputs(rows, target_length)
@@ -214,7 +214,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(corpus, tmp_
             inputs["audio"][:] = np.nan
         return inputs
 
-    broken = dataclasses.replace(good, load_inputs=load_inputs)
+    broken = good._replace(load_inputs=load_inputs)
     with pytest.raises(TrainingError, match=r"loss is nan in steps 5 to 6; lower"):
         tiny.run(config, tmp_path, corpus, broken)
     with Checkpoints(tmp_path / loop.CHECKPOINTS) as checkpoints:

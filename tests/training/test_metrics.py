@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastwhisper_jax.errors import InputError, IntegrityError
-from fastwhisper_jax.training.loop import Window
+from fastwhisper_jax.training.loop import LogInterval
 from fastwhisper_jax.training.metrics import MetricsLog, reduce_pairs
 
 
@@ -48,11 +48,11 @@ def test_one_object_a_step_with_short_numbers(tmp_path):
 
 
 def test_a_row_over_several_updates_has_short_numbers_too(tmp_path):
-    window = Window()
+    interval = LogInterval()
     weights = {"ce_weight": 0.8, "learning_rate": 3e-4, "loss": 0.1, "grad_norm": 0.7}
     for _ in range(3):
-        window.add({name: (jnp.float32(x), jnp.ones(())) for name, x in weights.items()})
-    row = window.reduce(3, global_batch_size=8)
+        interval.add({name: (jnp.float32(x), jnp.ones(())) for name, x in weights.items()})
+    row = interval.reduce(3, global_batch_size=8)
     with MetricsLog(tmp_path) as metrics:
         metrics.write(3, {name: row[name] for name in weights})
     assert json.loads(text(tmp_path)) == {"step": 3} | weights

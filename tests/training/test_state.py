@@ -6,8 +6,10 @@ import optax
 import pytest
 from support import tiny_run as tiny
 
+from fastwhisper_jax.distillation.pair import own_params
+from fastwhisper_jax.distillation.sums import whole_student
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.training.state import init_state, merge_params, split_params, whole_student
+from fastwhisper_jax.training.state import init_state, merge_params, split_params
 
 
 def names(tree):
@@ -41,12 +43,12 @@ def test_merging_is_the_inverse_of_splitting(params, frozen):
 def test_a_path_freezes_all_leaves_below_it_and_no_others(params):
     trained, kept = split_params(params, ("decoder/layers/attn", "encoder/norm"))
     expected = {n for n in names(params) if n.startswith(("decoder/layers/attn/", "encoder/norm/"))}
-    assert names(kept) == expected | {"encoder/positions"}
+    assert names(kept) == expected
     assert "decoder/layers/attn_norm/scale" in names(trained)
 
 
 def test_positions_of_the_encoder_are_never_trained(params):
-    trained, kept = split_params(params, ())
+    trained, kept = own_params(params, (), shares_encoder=False)
     assert names(kept) == {"encoder/positions"}
     assert "decoder/positions" in names(trained)
 
@@ -81,10 +83,8 @@ def test_the_first_state_has_completed_no_update_and_no_moment_of_a_frozen_leaf(
 
 def test_a_shared_encoder_is_read_from_the_teacher(params):
     teacher = tiny.random_params(tiny.TEACHER, seed=5)
-    trained, kept = split_params(params, ("encoder",))
-    kept.pop("encoder")
-    state = init_state(trained, kept, optax.identity(), keeps_self_teacher=False)
-    student = whole_student(state, teacher, shares_encoder=True)
+    trained, kept = own_params(params, ("encoder",), shares_encoder=True)
+    student = whole_student(trained, kept, teacher, shares_encoder=True)
     assert student["encoder"]["norm"]["scale"] is teacher["encoder"]["norm"]["scale"]
     assert names(student) == names(params)
     jax.tree.map(np.testing.assert_array_equal, student["decoder"], params["decoder"])

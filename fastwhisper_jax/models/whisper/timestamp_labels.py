@@ -4,30 +4,35 @@ from collections.abc import Sequence
 
 from fastwhisper_jax.audio.constants import SECONDS_PER_TIMESTAMP
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.models.whisper.tokens import UtteranceTokens
 
 
-def timestamped(utterances: Sequence[UtteranceTokens], seconds: Sequence[float]) -> UtteranceTokens:
-    """Prompt and label of one row of utterances, with the times of each.
+def timestamped(
+    prompt: Sequence[int], labels: Sequence[Sequence[int]], seconds: Sequence[float]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Adds timestamps to the prompt and the label of one row of joined utterances.
 
-    The prompt loses its last token, <|notimestamps|>, which the timestamps follow in every
-    Whisper's vocabulary. The label is <|start|> text <|end|> for each utterance with text, rounded
-    to 0.02 s, or <|0.00|> alone where nobody speaks, so that a silent window ends there.
+    The prompt loses its last token, <|notimestamps|>. The timestamp tokens follow that token in
+    every Whisper vocabulary. The label becomes <|start|> text <|end|> for each utterance that has
+    text. A row without any text gets the label <|0.00|>, so that a silent window ends at once.
 
     Args:
-        utterances: tokens without times, of one prompt.
-        seconds: length of each utterance's audio; they are laid back to back.
+        prompt: P ids, the same for all utterances of the row.
+        labels: the label ids of each utterance, without timestamps.
+        seconds: length of each utterance's audio; utterances follow each other without a gap.
+
+    Returns:
+        Prompt and label ids. Times are rounded to 0.02 s.
     """
-    *prompt, no_timestamps = utterances[0].prompt
+    *kept, no_timestamps = prompt
     first = no_timestamps + 1
     label: list[int] = []
     start = 0.0
-    for tokens, length in zip(utterances, seconds, strict=True):
+    for text, length in zip(labels, seconds, strict=True):
         end = start + length
-        if tokens.label:
-            label += [first + _steps(start), *tokens.label, first + _steps(end)]
+        if text:
+            label += [first + _steps(start), *text, first + _steps(end)]
         start = end
-    return UtteranceTokens(tuple(prompt), tuple(label or [first]))
+    return tuple(kept), tuple(label or [first])
 
 
 def timestamped_length(prompt_tokens: int, label_tokens: Sequence[int]) -> int:

@@ -1,14 +1,12 @@
 """From transcripts to decoder inputs: prompt, label, and the mask of what is a target."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fastwhisper_jax.audio.files import audio_name
-from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,13 +17,6 @@ TASKS = ("transcribe", "translate")
 
 # Where GPT-2's English vocabulary has its end of text; multilingual Whisper's lies one higher.
 _ENGLISH_END_OF_TEXT = 50256
-
-
-class UtteranceTokens(NamedTuple):
-    """What the decoder is given and what it must write for one utterance."""
-
-    prompt: tuple[int, ...]
-    label: tuple[int, ...]
 
 
 class DecoderArrays(NamedTuple):
@@ -144,34 +135,6 @@ def label_tokens(tokenizer: "WhisperTokenizer", text: str) -> tuple[int, ...]:
     if not text:
         return ()
     return tuple(tokenizer(" " + text, add_special_tokens=False).input_ids)
-
-
-def tokenise(
-    tokenizer: "WhisperTokenizer",
-    utterances: Iterable[Utterance],
-    task: str = "transcribe",
-) -> list[UtteranceTokens]:
-    """Prompt and label of each utterance.
-
-    Raises:
-        InputError: an utterance has no text, or a language that the model does not know.
-    """
-    prompts: dict[str | None, tuple[int, ...]] = {}
-    rows = []
-    for utterance in utterances:
-        spoken = utterance.language
-        if utterance.text is None:
-            raise InputError(
-                f"utterance {utterance.id} ({audio_name(utterance.audio)}) has no text; each "
-                'utterance needs a transcript, to learn or to be scored: add "text"'
-            )
-        if spoken not in prompts:
-            try:
-                prompts[spoken] = prompt_tokens(tokenizer, spoken, task)
-            except InputError as error:
-                raise InputError(f"utterance {utterance.id}: {error}") from None
-        rows.append(UtteranceTokens(prompts[spoken], label_tokens(tokenizer, utterance.text)))
-    return rows
 
 
 def decoder_arrays(

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import pytest
 from support import tiny_run as tiny
 
-from fastwhisper_jax.commands import train
-from fastwhisper_jax.distillation import assembly
+from fastwhisper_jax.decoding.rules import DecodingRules
+from fastwhisper_jax.distillation import score as scoring
+from fastwhisper_jax.distillation import task as tasks
+from fastwhisper_jax.distillation.run_schedule import make_run_schedule
 
 BATCHES = 5
 
@@ -34,27 +36,28 @@ def test_evaluation_waits_for_a_batch_before_the_second_after_it_is_dispatched(
 
     block = jax.block_until_ready
     monkeypatch.setattr(jax, "block_until_ready", lambda x: waited.append(block(x)))
-    monkeypatch.setattr(assembly, "device_batches", batches)
+    monkeypatch.setattr(tasks, "device_batches", batches)
     monkeypatch.setattr(
-        assembly, "make_eval_step", lambda *_: lambda *given: {"eval_ce": (given[2]["index"], 1.0)}
+        tasks, "make_eval_step", lambda *_: lambda *given: {"eval_ce": (given[2]["index"], 1.0)}
     )
-    data = SimpleNamespace(eval=tiny.make_corpus(audio), load_eval_inputs=None, end_of_text=60)
-    models = SimpleNamespace(teacher_dims=tiny.TEACHER, teacher_params={})
-    evaluate = assembly.make_evaluate(config, None, models, data, None, None)
-    assert evaluate({}) == {"eval_ce": 2.0}
+    mesh = tiny.make_mesh_of_one()
+    corpus = tiny.make_corpus(audio)
+    schedule = make_run_schedule(config.objective, config.optimizer, tiny.STEPS)
+    data = tasks.RunData(corpus, corpus, None, None, tiny.END_OF_TEXT)
+    task = tasks.make_task(config, tiny.pair_shapes(), schedule, mesh, dict, data)
+    assert task.score({}, {}) == {"eval_ce": 2.0}
     assert (threads, max(ahead)) == ([16], 1)
 
 
 def test_error_rates_read_with_the_threads_of_the_recipe(config, audio, monkeypatch):
     read = []
     report = SimpleNamespace(wer=0.5, cer=0.25)
-    monkeypatch.setattr(train, "decoding_rules", lambda _: SimpleNamespace(end_of_text=60))
-    monkeypatch.setattr(train, "transcriber", lambda *_: None)
-    monkeypatch.setattr(train, "evaluation_batches", lambda *given: read.append(given))
-    monkeypatch.setattr(train, "evaluate", lambda *_: (report, []))
-    pair = SimpleNamespace(teacher=SimpleNamespace(generation_config={}), student_dims=tiny.STUDENT)
-    mesh = tiny.make_mesh_of_one()
+    monkeypatch.setattr(scoring, "transcriber", lambda *_: None)
+    monkeypatch.setattr(scoring, "evaluation_batches", lambda *given: read.append(given))
+    monkeypatch.setattr(scoring, "evaluate", lambda *_: (report, []))
+    rules = DecodingRules(end_of_text=tiny.END_OF_TEXT)
     tokenizer = SimpleNamespace(decode=str)
-    score = train._make_score(config, pair, tiny.make_corpus(audio), None, tokenizer, mesh)
+    corpus, mesh = tiny.make_corpus(audio), tiny.make_mesh_of_one()
+    score = scoring.make_score_params(config, tiny.STUDENT, rules, corpus, None, tokenizer, mesh)
     assert score({}) == {"eval_wer": 0.5, "eval_cer": 0.25}
     assert read[0][-1] == 16

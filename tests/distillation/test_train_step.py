@@ -1,20 +1,24 @@
 """The train step: one update on any mesh, in any number of micro-batches, for no frozen leaf."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 from support import tiny_run as tiny
 from support import tiny_step
 
-from fastwhisper_jax.losses.chunked import distillation_sums
+from fastwhisper_jax.distillation.sums import make_eval_step
+from fastwhisper_jax.losses.chunked import (
+    ChunkSettings,
+    LogitFactors,
+    Targets,
+    distillation_sums,
+)
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.training.sharding import put_batch
 from fastwhisper_jax.training.state import merge_params
-from fastwhisper_jax.training.step import Phase, StepConfig, make_eval_step
+from fastwhisper_jax.training.task import Phase, SelfTeacher
 
 BEGIN, UPDATES = tiny_step.BEGIN, tiny_step.UPDATES
 ROWS, LENGTH = tiny_step.ROWS, tiny_step.LENGTH
@@ -55,47 +59,36 @@ def wide_batches(batches):
 
 @pytest.fixture(scope="module")
 def shared():
-    """The recipes' setting: the teacher's encoder, frozen, serves both; the earlier self an EMA."""
-    return StepConfig(
-        tiny.TEACHER,
-        tiny.STUDENT,
-        chunk_tokens=16,
-        temperature=2.0,
-        self_begin=BEGIN,
-        ema_decay=0.9,
+    """The recipes' setting: the teacher's encoder, frozen, serves both; the self teacher an EMA."""
+    return tiny_step.Case(
+        frozen=("encoder", "decoder/embed_tokens"), chunk_tokens=16, temperature=2.0
     )
 
 
 @pytest.fixture(scope="module")
 def own():
     """Everything else: an encoder of its own, trained, of a shorter context; dropout, the gate, a
-    snapshot as earlier self, two micro-batches, recomputed layers."""
+    snapshot as self teacher, two micro-batches, recomputed layers."""
     short = ModelDimensions(**vars(tiny.STUDENT) | {"n_audio_ctx": 30, "n_audio_layer": 1})
-    return StepConfig(
-        tiny.TEACHER,
-        short,
-        chunk_tokens=256,
-        student_options=ModelOptions(dropout=0.2, rematerialise="everything"),
+    return tiny_step.Case(
+        frozen=("encoder/conv1", "decoder/norm"),
+        student=short,
+        options=ModelOptions(dropout=0.2, rematerialise="everything"),
         shares_encoder=False,
         adaptive=True,
-        self_begin=BEGIN,
-        ema_decay=None,
-        snapshot_steps=2,
+        self_teacher=SelfTeacher(BEGIN, ema_decay=None, snapshot_steps=2),
         accumulation_steps=2,
     )
 
 
-FROZEN = {"shared": ("encoder", "decoder/embed_tokens"), "own": ("encoder/conv1", "decoder/norm")}
-
-
 @pytest.fixture(scope="module")
 def shared_trainer(shared, teacher):
-    return tiny_step.Trainer(shared, teacher, FROZEN["shared"])
+    return tiny_step.Trainer(shared, teacher)
 
 
 @pytest.fixture(scope="module")
 def own_trainer(own, teacher):
-    return tiny_step.Trainer(own, teacher, FROZEN["own"])
+    return tiny_step.Trainer(own, teacher)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +118,7 @@ def case(request):
 )
 def test_one_device_and_eight_make_the_same_updates(name, shape, rows, teacher, request):
     states, rows_of_one = request.getfixturevalue(f"{name}_run")
-    eight = tiny_step.Trainer(request.getfixturevalue(name), teacher, FROZEN[name], shape)
+    eight = tiny_step.Trainer(request.getfixturevalue(name), teacher, shape)
     their_states, their_rows = eight.run(request.getfixturevalue(rows))
     for ours, theirs in zip(their_rows, rows_of_one, strict=True):
         for metric in ("loss", "ce", "kl_teacher", "kl_self"):
@@ -139,9 +132,7 @@ def test_one_device_and_eight_make_the_same_updates(name, shape, rows, teacher, 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(shared, teacher, batches, shared_run):
     (before, after, *_), (row, *_) = shared_run
-    in_parts = tiny_step.Trainer(
-        dataclasses.replace(shared, accumulation_steps=4), teacher, FROZEN["shared"]
-    )
+    in_parts = tiny_step.Trainer(shared._replace(accumulation_steps=4), teacher)
     state, metrics = in_parts.update(before, batches[0])
     tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(after), 1e-5)
     for name in ("loss", "ce", "kl_teacher", "kl_self", "accuracy", "grad_norm"):
@@ -197,17 +188,15 @@ def test_the_gradient_is_the_objectives_and_the_teacher_gets_none(
             )
             return (
                 distillation_sums(
-                    states,
-                    embedding,
-                    teacher_states,
-                    teacher_embedding,
-                    states,
-                    embedding,
-                    batch["labels"],
-                    batch["label_mask"],
-                    tiny_step.weights_at(BEGIN),
-                    chunk_tokens=256,
-                    temperature=2.0,
+                    LogitFactors(states, embedding),
+                    Targets(
+                        batch["labels"],
+                        batch["label_mask"],
+                        tiny_step.weights_at(BEGIN),
+                        LogitFactors(teacher_states, teacher_embedding),
+                        LogitFactors(states, embedding),
+                    ),
+                    ChunkSettings(chunk_tokens=256, temperature=2.0),
                 ).loss
                 / count
             )
@@ -249,7 +238,7 @@ def test_cross_entropy_alone_equals_the_loss_by_hand(shared, batches, shared_tra
     agreed = ((z_teacher.argmax(-1) == batch["labels"]) * mask).sum() / mask.sum()
     np.testing.assert_allclose(row["teacher_accuracy"], agreed, rtol=1e-6)
 
-    evaluate = jax.jit(make_eval_step(shared, shared_trainer.mesh))
+    evaluate = jax.jit(make_eval_step(shared.askd_config(shared_trainer.mesh)))
     placed = put_batch(batch, shared_trainer.mesh)
     found = evaluate(state, shared_trainer.teacher, placed)
     assert {name: float(count) for name, (_, count) in found.items()} == {
@@ -261,10 +250,12 @@ def test_cross_entropy_alone_equals_the_loss_by_hand(shared, batches, shared_tra
 
 
 def test_the_loss_is_its_parts_times_the_weights_of_the_completed_updates(shared_run):
-    for (ce, teacher, itself), row in zip(tiny_step.TABLE[BEGIN:], shared_run[1], strict=True):
+    for (ce, teacher, self_teacher), row in zip(
+        tiny_step.TABLE[BEGIN:], shared_run[1], strict=True
+    ):
         weights = [row["ce_weight"], row["teacher_weight"], row["self_weight"]]
-        np.testing.assert_allclose(weights, (ce, teacher, itself), rtol=1e-6)
-        parts = ce * row["ce"] + teacher * row["kl_teacher"] + itself * row["kl_self"]
+        np.testing.assert_allclose(weights, (ce, teacher, self_teacher), rtol=1e-6)
+        parts = ce * row["ce"] + teacher * row["kl_teacher"] + self_teacher * row["kl_self"]
         np.testing.assert_allclose(row["loss"], parts, rtol=1e-5)
 
 
@@ -327,7 +318,7 @@ def test_dropout_follows_the_step_so_that_a_resumed_run_draws_the_same(
 
 
 def test_one_compile_a_label_bucket(shared, teacher, batches):
-    trainer = tiny_step.Trainer(shared, teacher, FROZEN["shared"], phase=Phase(False, False))
+    trainer = tiny_step.Trainer(shared._replace(phase=Phase(False, False)), teacher)
     encoder_states = np.ones((ROWS, tiny.TEACHER.n_audio_ctx, tiny.TEACHER.n_state), np.float16)
     long = [batch | {"encoder_states": encoder_states} for batch in batches]
     for batch in long:

@@ -1,10 +1,12 @@
 import json
 
 import pytest
+from support.tokenizers import write_tokenizer
 
-from fastwhisper_jax.data.corpus import read_corpus
+from fastwhisper_jax.data.manifest import Utterance
+from fastwhisper_jax.distillation.corpus import read_corpus, tokenise
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.models.whisper.tokens import load_tokenizer
+from fastwhisper_jax.models.whisper.tokens import label_tokens, load_tokenizer, prompt_tokens
 
 
 @pytest.fixture
@@ -38,5 +40,25 @@ def test_a_lines_own_language_wins_over_the_recipes(corpus_of):
 
 def test_an_english_only_model_needs_no_language(corpus_of, monkeypatch):
     monkeypatch.setattr("fastwhisper_jax.models.whisper.tokens.is_multilingual", lambda _: False)
-    monkeypatch.setattr("fastwhisper_jax.data.corpus.is_multilingual", lambda _: False)
+    monkeypatch.setattr("fastwhisper_jax.distillation.corpus.is_multilingual", lambda _: False)
     assert corpus_of(None, default=None).utterances[0].language == "en"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return load_tokenizer(write_tokenizer(tmp_path_factory.mktemp("multilingual")))
+
+
+def test_each_utterance_has_the_prompt_of_its_language(tokenizer):
+    utterances = [Utterance("a", "/a.wav", "sí", "es"), Utterance("b", "/b.wav", "yes", "en")]
+    spanish, english = tokenise(tokenizer, utterances)
+    assert spanish.prompt == prompt_tokens(tokenizer, "es")
+    assert english.prompt == prompt_tokens(tokenizer, "en")
+    assert english.label == label_tokens(tokenizer, "yes")
+
+
+def test_an_utterance_without_text_or_of_an_unknown_language_is_named(tokenizer):
+    with pytest.raises(InputError, match=r'utterance b \(/b.wav\) has no text; .* add "text"'):
+        tokenise(tokenizer, [Utterance("b", "/b.wav", None, "en")])
+    with pytest.raises(InputError, match="utterance c: language 'tlh'"):
+        tokenise(tokenizer, [Utterance("c", "/c.wav", "nuqneH", "tlh")])

@@ -10,27 +10,29 @@ from support import tiny_run as tiny
 
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.manifest import Utterance
-from fastwhisper_jax.distillation.assembly import abstract_state, first_state, languages
 from fastwhisper_jax.distillation.pair import place_params
+from fastwhisper_jax.distillation.run import languages
 from fastwhisper_jax.distillation.run_schedule import make_run_schedule
-from fastwhisper_jax.models.student import student_params
+from fastwhisper_jax.distillation.task import make_task
 from fastwhisper_jax.models.whisper.sharding_rules import RULES
 from fastwhisper_jax.training.sharding import make_mesh, tree_shardings
+from fastwhisper_jax.training.state import abstract_state, first_state
 
 
 @pytest.fixture
 def begin():
     """A function of a mesh to what training begins with: student on the host, teacher, state."""
     config = tiny.make_config()
-    plan = make_run_schedule(config.objective, config.optimizer, tiny.STEPS)
+    schedule = make_run_schedule(config.objective, config.optimizer, tiny.STEPS)
 
     def begin(mesh):
         teacher = tiny.random_params(tiny.TEACHER)
-        student = student_params(teacher, tiny.STUDENT, (0, 1), (0, 2))
-        shapes = abstract_state(config, student, True, plan, mesh)
+        student = tiny.first_student(teacher)
+        task = make_task(config, tiny.pair_shapes(), schedule, mesh, lambda: student)
+        shapes = abstract_state(task, schedule.optimizer, mesh)
         shardings = jax.tree.map(lambda x: x.sharding, shapes)
         placed = place_params(teacher, "float32", mesh)
-        return student, placed, first_state(config, student, True, plan, shardings)
+        return student, placed, first_state(task, schedule.optimizer, shardings)
 
     return begin
 

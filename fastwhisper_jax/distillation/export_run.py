@@ -1,0 +1,159 @@
+"""The student of a run's checkpoint as Hugging Face weights, and what its model card says."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+import jax
+import yaml
+from huggingface_hub.repocard import metadata_load
+
+from fastwhisper_jax import files
+from fastwhisper_jax.config import Config, ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from fastwhisper_jax.distillation.pair import LoadedPair, load_pair, place_params
+from fastwhisper_jax.distillation.run_directory import check_writable, read_config
+from fastwhisper_jax.distillation.run_schedule import make_run_schedule
+from fastwhisper_jax.distillation.sums import whole_student
+from fastwhisper_jax.distillation.task import make_task
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.export.hf_export import check_target, export_student
+from fastwhisper_jax.export.model_card import CardFacts, OtherTeacher, Score
+from fastwhisper_jax.training.checkpoints import Checkpoints, Restored
+from fastwhisper_jax.training.loop import CHECKPOINTS
+from fastwhisper_jax.training.metrics_files import read_lines
+from fastwhisper_jax.training.named_leaves import holds_field
+from fastwhisper_jax.training.sharding import make_mesh
+from fastwhisper_jax.training.state import TrainState, abstract_state
+
+
+def export_run(
+    run_dir: files.Path, target: Path, step: int | None, dtype: str = "float32"
+) -> list[str]:
+    """Writes the student of a checkpoint.
+
+    Args:
+        run_dir: the run's directory.
+        target: folder to write.
+        step: which checkpoint; None for the newest good one.
+        dtype: dtype of the weights: float32, bfloat16 or float16.
+
+    Returns:
+        Lines for the user: what was written, and what other programs cannot do with it.
+
+    Raises:
+        InputError: no run, no checkpoint, the target cannot be written, or a parameter is too
+            large for the dtype.
+    """
+    config = read_config(run_dir)
+    check_writable("--out", files.path_of(target))
+    if target.exists():
+        check_target(target)  # it makes missing folders, so it is not called for a new target
+    pair = load_pair(config)
+    mesh = make_mesh(1, 1, devices=jax.local_devices()[:1])
+
+    def abstract(names: Collection[str]) -> TrainState:
+        # Only one thing about the state follows from the schedules: whether it has a self teacher.
+        self_weight = float(holds_field("self_teacher_params", names))
+        objective = ObjectiveConfig(self_weight=ScheduleConfig(init_value=self_weight))
+        schedule = make_run_schedule(objective, OptimizerConfig(), total_steps=1)
+        task = make_task(config, pair.shapes, schedule, mesh, load_student=dict)
+        return abstract_state(task, schedule.optimizer, mesh)
+
+    with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
+        restored = checkpoints.restore(abstract, step)
+    if restored is None:
+        raise InputError(
+            f"{run_dir} has no complete checkpoint yet; train until the first is saved"
+        )
+    state, student = restored.state, pair.student
+    teacher_params = place_params(pair.teacher.params, "float32", mesh)
+    params = whole_student(
+        state.params, state.frozen_params, teacher_params, student.shares_encoder
+    )
+    facts = card_facts(run_dir, config, pair, restored)
+    notes = export_student(target, student.dims, jax.device_get(params), pair.origin, facts, dtype)
+    return [*restored.skipped, f"exported step {restored.step} of {run_dir} to {target}", *notes]
+
+
+def card_facts(
+    run_dir: files.Path, config: Config, pair: LoadedPair, restored: Restored
+) -> CardFacts:
+    """What the model card says of a run's student.
+
+    Args:
+        run_dir: of the run.
+        config: of the run.
+        pair: its teacher and student.
+        restored: the checkpoint; one from before checkpoints held languages names none.
+    """
+    return CardFacts(
+        base_model=_public_name(config.student.path or config.teacher.path),
+        encoder_layers=pair.student.encoder_layers,
+        decoder_layers=pair.student.decoder_layers,
+        languages=tuple(restored.metadata.get("languages", ())),
+        license=_license(pair.origin),
+        training=_training(config, restored.step),
+        scores=_scores(run_dir, config, restored.step),
+        trained_with_timestamps=config.data.timestamp_probability > 0,
+        other_teacher=_other_teacher(config, pair),
+    )
+
+
+def _public_name(path_or_hub_id: str) -> str:
+    """A hub id as it is; of a folder its name alone."""
+    path = Path(path_or_hub_id)
+    return path.name if path.is_dir() else path_or_hub_id
+
+
+def _other_teacher(config: Config, pair: LoadedPair) -> OtherTeacher | None:
+    """The teacher, where the student was cut from another model."""
+    if pair.origin == pair.teacher.folder:
+        return None
+    name = _public_name(config.teacher.path)
+    return OtherTeacher(name, pair.teacher.dims, _license(pair.teacher.folder))
+
+
+def _license(folder: Path) -> str | None:
+    """What the model card of a folder names as its licence, if it does."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    try:
+        named = (metadata_load(card) or {}).get("license")
+    except (ValueError, yaml.YAMLError):
+        return None  # a card that the hub could not read either
+    return named if isinstance(named, str) and named != "unknown" else None
+
+
+def _training(config: Config, step: int) -> str:
+    objective = config.objective
+    names = ", ".join(Path(source).name for source in config.data.train)
+    return (
+        f"Trained with fastwhisper-jax for {step} updates of {config.training.global_batch_size} "
+        f"utterances on {names}: teacher weight {_curve(objective.teacher_weight)}, self weight "
+        f"{_curve(objective.self_weight)}, cross-entropy weight "
+        f"{'the complement' if objective.ce_weight is None else objective.ce_weight}, temperature "
+        f"{objective.temperature}; learning rate {config.optimizer.learning_rate}, dropout "
+        f"{config.student.dropout}, frozen: {', '.join(config.student.frozen) or 'nothing'}."
+    )
+
+
+def _curve(schedule: ScheduleConfig) -> str:
+    kind, first = schedule.kind, schedule.init_value
+    if kind == "constant":
+        return f"{first}"
+    if kind == "piecewise":
+        return f"{[first, *schedule.values]}"
+    return f"{kind} from {first} to {schedule.end_value}"
+
+
+def _scores(run_dir: files.Path, config: Config, step: int) -> tuple[Score, ...]:
+    """The error rate that the run measured at this step, if it did."""
+    if not config.data.eval:
+        return ()
+    rows = [json.loads(line) for _, line in read_lines(run_dir)]
+    rates = [row["eval_wer"] for row in rows if row["step"] == step and "eval_wer" in row]
+    names = ", ".join(
+        Path(source).parent.name + "/" + Path(source).stem for source in config.data.eval
+    )
+    return tuple(Score(names, "the run's own", student_wer=rate) for rate in rates[-1:])
