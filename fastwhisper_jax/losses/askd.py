@@ -18,7 +18,6 @@ from jax.typing import ArrayLike
 
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.losses.schedules import Schedule
-from fastwhisper_jax.losses.token_losses import cross_entropy, kl_divergence
 
 
 class Weights(NamedTuple):
@@ -83,10 +82,52 @@ def check_weights(
         )
 
 
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the negative log-likelihood of each label.
+
+        CE = log sum_v exp(z_v) - z_y        z: logits, y: label
+
+    Args:
+        logits: (..., V), any float dtype; computed in float32.
+        labels: (...), integers in [0, V).
+
+    Returns:
+        (...), float32, at least 0.
+
+    Source:
+        `optax.losses.softmax_cross_entropy_with_integer_labels`.
+    """
+    log_predictions = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    return -jnp.take_along_axis(log_predictions, labels[..., None], axis=-1)[..., 0]
+
+
+def kl_divergence(log_predictions: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the Kullback-Leibler divergence of each prediction from its target distribution.
+
+        KL(p || q) = sum_v p_v (log p_v - log q_v)        p: targets, q: predictions
+
+    A target probability of exactly 0 contributes exactly 0, whatever was predicted.
+
+    Args:
+        log_predictions: (..., V), log-probabilities; computed in float32.
+        targets: (..., V), probabilities.
+
+    Returns:
+        (...), float32; 0 where the two are the same distribution.
+
+    Source:
+        `optax.losses.kl_divergence`.
+    """
+    targets = targets.astype(jnp.float32)
+    is_possible = targets > 0
+    log_ratio = jnp.log(jnp.where(is_possible, targets, 1.0)) - log_predictions.astype(jnp.float32)
+    return jnp.sum(targets * jnp.where(is_possible, log_ratio, 0.0), axis=-1)
+
+
 def askd_losses(
     student_logits: jax.Array,
     teacher_logits: jax.Array | None,
-    self_logits: jax.Array | None,
+    self_teacher_logits: jax.Array | None,
     labels: jax.Array,
     weights: Weights,
     *,
@@ -104,7 +145,7 @@ def askd_losses(
     Args:
         student_logits: (..., V).
         teacher_logits: (..., V), or None: no such term.
-        self_logits: (..., V), or None: no such term.
+        self_teacher_logits: (..., V), or None: no such term.
         labels: (...), integers in [0, V).
         weights: c, a, m.
         temperature: above 0.
@@ -125,8 +166,8 @@ def askd_losses(
             teacher_weight = jnp.where(is_right, teacher_weight, 0.0)
         teacher_kl = kl_divergence(log_predictions, _soft_targets(teacher_logits, temperature))
         loss = loss + teacher_weight * temperature**2 * teacher_kl
-    if self_logits is not None:
-        self_kl = kl_divergence(log_predictions, _soft_targets(self_logits, temperature))
+    if self_teacher_logits is not None:
+        self_kl = kl_divergence(log_predictions, _soft_targets(self_teacher_logits, temperature))
         loss = loss + weights.self_teacher * temperature**2 * self_kl
     return loss + ce_weight * cross_entropy(student_logits, labels)
 

@@ -53,7 +53,7 @@ class _Softmax(NamedTuple):
 def losses_and_gradient(
     student_logits: jax.Array,
     teacher_logits: jax.Array | None,
-    self_logits: jax.Array | None,
+    self_teacher_logits: jax.Array | None,
     labels: jax.Array,
     weights: Weights,
     *,
@@ -73,7 +73,7 @@ def losses_and_gradient(
     Args:
         student_logits: (..., V) float32.
         teacher_logits: (..., V) float32, or None.
-        self_logits: (..., V) float32, or None.
+        self_teacher_logits: (..., V) float32, or None.
         labels: (...), integers in [0, V).
         weights: c, a, m.
         temperature: t, above 0.
@@ -89,7 +89,7 @@ def losses_and_gradient(
 
     student = _normalise(student_logits, labels, 1.0)
     soft_student = student
-    if temperature != 1.0 and not (teacher_logits is None and self_logits is None):
+    if temperature != 1.0 and not (teacher_logits is None and self_teacher_logits is None):
         soft_student = _normalise(student_logits, labels, temperature)
     ce = student.normaliser - student.label_logit
     kl_teacher, kl_self, teacher_correct = zeros, zeros, zeros
@@ -101,8 +101,8 @@ def losses_and_gradient(
         if adaptive:
             ce_weight = ce_weight + (1.0 - teacher_correct) * teacher_weight
             teacher_weight = teacher_correct * teacher_weight
-    if self_logits is not None:
-        soft_self = _normalise(self_logits, labels, temperature)
+    if self_teacher_logits is not None:
+        soft_self = _normalise(self_teacher_logits, labels, temperature)
         kl_self = _divergence(soft_self, soft_student)
     loss = ce_weight * ce + teacher_weight * kl_teacher + self_weight * kl_self
     losses = TokenLosses(loss, ce, kl_teacher, kl_self, _is_best(student), teacher_correct)

@@ -17,7 +17,13 @@ import optax
 from jax.sharding import Mesh
 
 from fastwhisper_jax.losses.askd import Weights
-from fastwhisper_jax.losses.chunked import Sums, distillation_sums
+from fastwhisper_jax.losses.chunked import (
+    ChunkSettings,
+    LogitFactors,
+    Sums,
+    Targets,
+    distillation_sums,
+)
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -213,7 +219,7 @@ def _sums(
 
     states = whisper.decode(student, dims, tokens, encoder_states, options, decoder_key)
     states = jax.lax.with_sharding_constraint(states, batch_sharding(mesh))
-    teacher_states = teacher_embedding = self_teacher_states = self_teacher_embedding = None
+    teacher_factors = self_teacher_factors = None
     if phase.runs_teacher:
         teacher_states = batch.get("teacher_states")
         if teacher_states is None:
@@ -225,7 +231,7 @@ def _sums(
                 teacher_encoder_states,
                 setup.teacher_options,
             )
-        teacher_embedding = teacher_params["decoder"]["embed_tokens"]
+        teacher_factors = LogitFactors(teacher_states, teacher_params["decoder"]["embed_tokens"])
     if self_teacher_params is not None:
         itself = whole_student(
             dataclasses.replace(state, params=self_teacher_params),
@@ -237,25 +243,22 @@ def _sums(
         self_teacher_states = whisper.decode(
             itself, dims, tokens, self_teacher_encoder_states, options
         )
-        self_teacher_embedding = itself["decoder"]["embed_tokens"]
+        self_teacher_factors = LogitFactors(self_teacher_states, itself["decoder"]["embed_tokens"])
 
     return distillation_sums(
-        states,
-        student["decoder"]["embed_tokens"],
-        teacher_states,
-        teacher_embedding,
-        self_teacher_states,
-        self_teacher_embedding,
-        batch["labels"],
-        batch["label_mask"],
-        weights,
-        chunk_tokens=setup.chunk_tokens,
-        temperature=setup.temperature,
-        adaptive=setup.adaptive,
-        mesh=mesh,
-        batch_axes=BATCH_AXES,
-        token_axis=TOKEN_AXIS,
-        width_axes=WIDTH_AXES,
+        LogitFactors(states, student["decoder"]["embed_tokens"]),
+        Targets(
+            batch["labels"], batch["label_mask"], weights, teacher_factors, self_teacher_factors
+        ),
+        ChunkSettings(
+            setup.chunk_tokens,
+            setup.temperature,
+            setup.adaptive,
+            mesh,
+            BATCH_AXES,
+            TOKEN_AXIS,
+            WIDTH_AXES,
+        ),
     )
 
 

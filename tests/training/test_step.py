@@ -8,7 +8,12 @@ import pytest
 from support import tiny_run as tiny
 from support import tiny_step
 
-from fastwhisper_jax.losses.chunked import distillation_sums
+from fastwhisper_jax.losses.chunked import (
+    ChunkSettings,
+    LogitFactors,
+    Targets,
+    distillation_sums,
+)
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -195,22 +200,15 @@ def test_the_gradient_is_the_objectives_and_the_teacher_gets_none(
             embedding, teacher_embedding = (
                 p["decoder"]["embed_tokens"] for p in (student, teacher)
             )
-            return (
-                distillation_sums(
-                    states,
-                    embedding,
-                    teacher_states,
-                    teacher_embedding,
-                    states,
-                    embedding,
-                    batch["labels"],
-                    batch["label_mask"],
-                    tiny_step.weights_at(BEGIN),
-                    chunk_tokens=256,
-                    temperature=2.0,
-                ).loss
-                / count
+            own = LogitFactors(states, embedding)
+            targets = Targets(
+                batch["labels"],
+                batch["label_mask"],
+                tiny_step.weights_at(BEGIN),
+                LogitFactors(teacher_states, teacher_embedding),
+                own,
             )
+            return distillation_sums(own, targets, ChunkSettings(256, temperature=2.0)).loss / count
 
         return jax.grad(loss, argnums=(0, 1))(trained, teacher)
 
