@@ -101,13 +101,23 @@ class Projection(nn.Module):
         return x
 
 
-def rematerialised(layer: Any, options: ModelOptions) -> Any:
-    """Returns a layer class whose backward pass recomputes what `options.rematerialise` says."""
-    if options.rematerialise == "nothing":
-        return layer
-    keeps_projections = jax.checkpoint_policies.save_only_these_names(PROJECTED)
-    policy = keeps_projections if options.rematerialise == "all_but_projections" else None
-    return nn.remat(layer, prevent_cse=False, policy=policy)
+def stack_of_layers(layer: type[nn.Module], depth: int, options: ModelOptions) -> Any:
+    """Returns a module class that applies `depth` layers, one after another.
+
+    Parameters are stacked on a leading layer axis. Arguments after the first are the same for all
+    layers. The backward pass recomputes what `options.rematerialise` says.
+    """
+    if options.rematerialise != "nothing":
+        keeps_projections = jax.checkpoint_policies.save_only_these_names(PROJECTED)
+        policy = keeps_projections if options.rematerialise == "all_but_projections" else None
+        layer = nn.remat(layer, prevent_cse=False, policy=policy)
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=nn.broadcast,
+        length=depth,
+    )
 
 
 @jax.checkpoint

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from fastwhisper_jax.models.attention import Attention
-from fastwhisper_jax.models.layers import EMBEDDING_STDDEV, MLP, Norm, rematerialised
+from fastwhisper_jax.models.layers import EMBEDDING_STDDEV, MLP, Norm, stack_of_layers
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.partition import embedding_lookup, with_sharding_constraint
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -109,12 +109,7 @@ class TextDecoder(nn.Module):
         # Positions are added in float32 and the sum is rounded once, on every mesh.
         x = embedding_lookup(embed_tokens, tokens, options) + positions[None, : tokens.shape[1]]
         x = with_sharding_constraint(x.astype(dtype), options)
-        layers = nn.scan(
-            rematerialised(DecoderLayer, options),
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
-            length=dims.n_text_layer,
-        )(dims.n_state, dims.n_text_head, dims.n_text_mlp, options, name="layers")
-        x, _ = layers(x, encoder_states.astype(dtype))
+        layers = stack_of_layers(DecoderLayer, dims.n_text_layer, options)
+        sizes = dims.n_state, dims.n_text_head, dims.n_text_mlp
+        x, _ = layers(*sizes, options, name="layers")(x, encoder_states.astype(dtype))
         return Norm(options, name="norm")(x)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastwhisper_jax.models.attention import Attention
-from fastwhisper_jax.models.layers import MLP, Norm, gelu, rematerialised
+from fastwhisper_jax.models.layers import MLP, Norm, gelu, stack_of_layers
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.partition import all_gather, with_sharding_constraint
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -94,11 +94,7 @@ class AudioEncoder(nn.Module):
             "positions", lambda _: jnp.asarray(sinusoids(dims.n_audio_ctx, dims.n_state))
         )
         x = x + all_gather(positions.astype(x.dtype), options)[None]
-        layers = nn.scan(
-            rematerialised(EncoderLayer, options),
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            length=dims.n_audio_layer,
-        )(dims.n_state, dims.n_audio_head, dims.n_audio_mlp, options, name="layers")
-        x, _ = layers(x)
+        layers = stack_of_layers(EncoderLayer, dims.n_audio_layer, options)
+        sizes = dims.n_state, dims.n_audio_head, dims.n_audio_mlp
+        x, _ = layers(*sizes, options, name="layers")(x)
         return Norm(options, name="norm")(x)

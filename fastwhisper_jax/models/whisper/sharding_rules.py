@@ -1,7 +1,7 @@
 """How Whisper's parameters are sharded on a mesh with the axes `data`, `fsdp` and `tensor`.
 
-The embedding is sharded over its width, because the vocabulary size of most published Whispers is
-odd.
+The embedding is sharded over its width, because a vocabulary such as 51865 does not divide evenly
+over devices.
 """
 
 from jax.sharding import PartitionSpec as P
