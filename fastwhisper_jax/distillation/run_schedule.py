@@ -100,7 +100,7 @@ def _warmup_steps(warmup: int | float, total_steps: int) -> int:
     return steps
 
 
-def make_schedule(config: ScheduleConfig, total_steps: int, name: str) -> schedules.Schedule:
+def make_schedule(config: ScheduleConfig, total_steps: int, name: str) -> schedules.WeightSchedule:
     """The schedule that a config section describes."""
 
     def steps(length: int | float, field: str) -> int:

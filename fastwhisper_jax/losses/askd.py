@@ -1,12 +1,14 @@
-"""The ASKD objective, as it is defined: weights that follow the step, and the loss of each token.
+"""The definition of the ASKD objective: weights that follow the step, and the loss of each token.
 
-`chunked.distillation_sums` computes the same numbers without ever holding a vocabulary-wide array
-of the whole batch; training uses that one. This module is what it must agree with.
+Training uses `chunked.distillation_sums`, which computes the same numbers and never holds a
+vocabulary-wide array of the whole batch. It must agree with this module.
+
+Losses are not reduced and are computed in float32. The caller masks, sums and divides.
 
 Source:
-    ASKD / FastWhisper (arXiv 2601.19919). The full text was not available: this is a reading of
-    the abstracts of its two versions. Distil-Whisper (arXiv 2311.00430) is the special case of
-    constant weights 0.8 and 1.0 with temperature 2, as in its released code.
+    ASKD / FastWhisper (arXiv 2601.19919). The full text was not available: this is our reading of
+    the abstracts of its two versions. Distil-Whisper (arXiv 2311.00430) is the special case with
+    constant weights 0.8 and 1.0 and temperature 2, as in its released code.
 """
 
 from typing import NamedTuple
@@ -17,17 +19,17 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.losses.schedules import Schedule
-from fastwhisper_jax.losses.token_losses import cross_entropy, kl_divergence
+from fastwhisper_jax.losses.schedules import WeightSchedule
 
 
 class Weights(NamedTuple):
-    """Weights of the three terms at one step, float32 scalars.
+    """The weights of the three terms at step s, float32 scalars.
 
     Attributes:
-        ce: c(s), of the cross-entropy with the labels.
-        teacher: a(s), of the divergence from the teacher.
-        self_teacher: m(s), of the divergence from the student's own earlier self.
+        ce: c(s), the weight of the cross-entropy with the labels.
+        teacher: a(s), the weight of the divergence from the teacher.
+        self_teacher: m(s), the weight of the divergence from the self teacher, which is an earlier
+            state of the student (an average or a snapshot).
     """
 
     ce: ArrayLike
@@ -37,20 +39,21 @@ class Weights(NamedTuple):
 
 def askd_weights(
     step: ArrayLike,
-    teacher_schedule: Schedule,
-    self_schedule: Schedule,
+    teacher_schedule: WeightSchedule,
+    self_schedule: WeightSchedule,
     ce_weight: float | None,
 ) -> Weights:
-    """Returns the weights of the update that follows `step` completed ones.
+    """Returns the weights of the update that follows `step` completed updates.
 
-    Every recipe is a setting of the three: CE only (1, 0, 0), constant distillation, decay only,
-    self only, and ASKD, where the teacher's share passes to the labels and to the student itself.
+    Every recipe is a choice of the three weights: CE only (1, 0, 0), constant distillation, decay
+    only, self only, and ASKD. In ASKD the teacher's share passes to the labels and to the self
+    teacher.
 
     Args:
         step: completed updates, an integer scalar, traced or not.
         teacher_schedule: a(s).
         self_schedule: m(s).
-        ce_weight: constant c, or None for the complement c(s) = 1 - a(s) - m(s).
+        ce_weight: a constant c, or None for the complement c(s) = 1 - a(s) - m(s).
     """
     teacher = teacher_schedule(step)
     self_teacher = self_schedule(step)
@@ -59,19 +62,19 @@ def askd_weights(
 
 
 def check_weights(
-    teacher_schedule: Schedule,
-    self_schedule: Schedule,
+    teacher_schedule: WeightSchedule,
+    self_schedule: WeightSchedule,
     ce_weight: float | None,
     total_steps: int,
 ) -> None:
-    """Checks that no weight is negative or not finite at any step of a run.
+    """Checks that every weight is finite and not negative at every step of a run.
 
     Raises:
-        InputError: one is; the message names the first such step.
+        InputError: a weight is not; the message names the first such step.
     """
     steps = np.arange(total_steps, dtype=np.int32)
     weights = np.stack(askd_weights(steps, teacher_schedule, self_schedule, ce_weight))
-    # The complement of weights that add up to 1 may fall short of 0 by a rounding.
+    # Rounding may leave the complement of weights that add up to 1 slightly below 0.
     is_valid = np.all(np.isfinite(weights) & (weights >= -1e-6), axis=0)
     if not np.all(is_valid):
         step = int(np.argmin(is_valid))
@@ -83,10 +86,52 @@ def check_weights(
         )
 
 
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the negative log-likelihood of each label.
+
+        CE = log sum_v exp(z_v) - z_y        z: logits, y: label
+
+    Args:
+        logits: (..., V), any float dtype.
+        labels: (...), integers in [0, V).
+
+    Returns:
+        (...), float32, at least 0.
+
+    Source:
+        `optax.losses.softmax_cross_entropy_with_integer_labels`.
+    """
+    log_predictions = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    return -jnp.take_along_axis(log_predictions, labels[..., None], axis=-1)[..., 0]
+
+
+def kl_divergence(log_predictions: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the Kullback-Leibler divergence of each prediction from its target distribution.
+
+        KL(p || q) = sum_v p_v (log p_v - log q_v)        p: targets, q: predictions
+
+    A target probability of exactly 0 contributes exactly 0, whatever the prediction is.
+
+    Args:
+        log_predictions: (..., V), log-probabilities, any float dtype.
+        targets: (..., V), probabilities.
+
+    Returns:
+        (...), float32; 0 where the two distributions are the same.
+
+    Source:
+        `optax.losses.kl_divergence`.
+    """
+    targets = targets.astype(jnp.float32)
+    is_possible = targets > 0
+    log_ratio = jnp.log(jnp.where(is_possible, targets, 1.0)) - log_predictions.astype(jnp.float32)
+    return jnp.sum(targets * jnp.where(is_possible, log_ratio, 0.0), axis=-1)
+
+
 def askd_losses(
     student_logits: jax.Array,
     teacher_logits: jax.Array | None,
-    self_logits: jax.Array | None,
+    self_teacher_logits: jax.Array | None,
     labels: jax.Array,
     weights: Weights,
     *,
@@ -103,13 +148,14 @@ def askd_losses(
 
     Args:
         student_logits: (..., V).
-        teacher_logits: (..., V), or None: no such term.
-        self_logits: (..., V), or None: no such term.
+        teacher_logits: (..., V), or None to leave the term out.
+        self_teacher_logits: (..., V), or None to leave the term out.
         labels: (...), integers in [0, V).
         weights: c, a, m.
         temperature: above 0.
-        adaptive: where the label is not the teacher's best token, or one of equals, a is given to
-            CE. This does nothing where the labels are the same teacher's greedy transcript.
+        adaptive: gives a to CE wherever the label is not the teacher's best token (or one of
+            several equal ones). This changes nothing where the labels are the same teacher's greedy
+            transcript.
 
     Returns:
         (...), float32.
@@ -125,8 +171,8 @@ def askd_losses(
             teacher_weight = jnp.where(is_right, teacher_weight, 0.0)
         teacher_kl = kl_divergence(log_predictions, _soft_targets(teacher_logits, temperature))
         loss = loss + teacher_weight * temperature**2 * teacher_kl
-    if self_logits is not None:
-        self_kl = kl_divergence(log_predictions, _soft_targets(self_logits, temperature))
+    if self_teacher_logits is not None:
+        self_kl = kl_divergence(log_predictions, _soft_targets(self_teacher_logits, temperature))
         loss = loss + weights.self_teacher * temperature**2 * self_kl
     return loss + ce_weight * cross_entropy(student_logits, labels)
 

@@ -1,8 +1,8 @@
-"""One device's share of a chunked loss: its rows of the batch, a chunk of tokens at a time.
+"""The chunked loss on one device: a loop over chunks of tokens of the device's own rows.
 
-The logits of a chunk are projected, reduced to one loss per token and turned into the gradient of
-the student's states and embedding before the next chunk begins. So nothing B x T x V is ever held,
-and the backward pass has no projection to repeat.
+Each pass of the loop computes the logits of one chunk, reduces them to one loss per token, and
+turns them into the gradient of the student's states and embedding. Nothing of size B x T x V is
+ever held, and the backward pass does not compute the logits again.
 """
 
 import dataclasses
@@ -10,26 +10,87 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from fastwhisper_jax.losses.askd import Weights
 from fastwhisper_jax.losses.closed_form import TokenLosses, losses_and_gradient
 
 
-class Source(NamedTuple):
-    """What logits are projected from: states (B, T, D) and embedding (V, D), of one dtype."""
+class LogitFactors(NamedTuple):
+    """The two factors of logits: logits = states @ embedding.T.
+
+    Attributes:
+        states: (B, T, D), the decoder's output.
+        embedding: (V, D), the token embedding.
+    """
 
     states: jax.Array
     embedding: jax.Array
 
 
 class Targets(NamedTuple):
-    """Everything that the student is held against; none of it is differentiated."""
+    """What the student is compared with. None of it is differentiated.
 
-    teacher: Source | None
-    self_teacher: Source | None
+    Attributes:
+        labels: (B, T), integers in [0, V); not read where masked.
+        label_mask: (B, T), 1 for target tokens, 0 for prompt and padding.
+        weights: c, a, m at this step.
+        teacher: the teacher's logits, whose width D may differ from the student's. None leaves
+            the term out, and its weight is not read.
+        self_teacher: the self teacher's logits. None leaves the term out.
+    """
+
     labels: jax.Array
     label_mask: jax.Array
     weights: Weights
+    teacher: LogitFactors | None = None
+    self_teacher: LogitFactors | None = None
+
+
+class ChunkSettings(NamedTuple):
+    """Static settings of the chunked loss.
+
+    Attributes:
+        chunk_tokens: the most tokens of a chunk, counted over all rows of a device. A chunk has at
+            least one token of each row. T need not be a multiple of a row's share.
+        temperature: t of `askd.askd_losses`, above 0.
+        adaptive: the gate of `askd.askd_losses`.
+        mesh: the mesh over which the batch is sharded; None on a single device.
+        batch_axes: the mesh axes that shard B.
+        token_axis: the mesh axis that shards T, or None.
+        width_axes: those of these axes that shard the embedding over D, outermost first. The
+            gradient of the embedding is sharded in the same way.
+    """
+
+    chunk_tokens: int
+    temperature: float = 1.0
+    adaptive: bool = False
+    mesh: Mesh | None = None
+    batch_axes: tuple[str, ...] = ()
+    token_axis: str | None = None
+    width_axes: tuple[str, ...] = ()
+
+    def without_axes_of_one(self) -> "ChunkSettings":
+        """Drops mesh axes of size 1; reducing over them would do nothing."""
+        if self.mesh is None:
+            return self
+        wide = [axis for axis, size in self.mesh.shape.items() if size > 1]
+        settings = self._replace(
+            batch_axes=tuple(axis for axis in self.batch_axes if axis in wide),
+            token_axis=self.token_axis if self.token_axis in wide else None,
+            width_axes=tuple(axis for axis in self.width_axes if axis in wide),
+        )
+        return settings if settings.mesh_axes else settings._replace(mesh=None)
+
+    @property
+    def token_axes(self) -> tuple[str, ...]:
+        """The token axis as a tuple of one name, or of none."""
+        return () if self.token_axis is None else (self.token_axis,)
+
+    @property
+    def mesh_axes(self) -> tuple[str, ...]:
+        """All mesh axes that shard the batch, over rows or tokens."""
+        return self.batch_axes + self.token_axes
 
 
 @jax.tree_util.register_dataclass
@@ -37,16 +98,16 @@ class Targets(NamedTuple):
 class Sums:
     """Sums over the unmasked target tokens of the global batch, float32 scalars.
 
-    Divided by `count` they are means. Without the adaptive gate,
+    A sum divided by `count` is a mean. Without the adaptive gate,
     `loss = c ce + a kl_teacher + m kl_self`.
 
     Attributes:
         loss: the objective; the only field that carries a gradient.
         ce: cross-entropy with the labels.
         kl_teacher: squared temperature x divergence from the teacher; 0 without one.
-        kl_self: squared temperature x divergence from the earlier self; 0 without one.
-        correct: tokens for which the label is the student's best token (or one of equals).
-        teacher_correct: the same of the teacher; 0 without one.
+        kl_self: squared temperature x divergence from the self teacher; 0 without one.
+        correct: tokens whose label is the student's best token, or one of several equal ones.
+        teacher_correct: tokens whose label is the teacher's best token; 0 without one.
         count: tokens.
     """
 
@@ -60,9 +121,12 @@ class Sums:
 
 
 class Gradients(NamedTuple):
-    """Gradients of the summed loss, None where not wanted: states (B, T, D), embedding (V, D).
+    """Gradients of the summed loss; a gradient that is not wanted is None.
 
-    That of the embedding holds the columns of this device where an axis divides them.
+    Attributes:
+        states: (B, T, D), in the dtype of the states.
+        embedding: (V, D), summed over devices, float32. Where mesh axes divide D, each device
+            holds its own columns.
     """
 
     states: jax.Array | None
@@ -70,14 +134,9 @@ class Gradients(NamedTuple):
 
 
 def scan_chunks(
-    student: Source,
+    student: LogitFactors,
     targets: Targets,
-    *,
-    temperature: float,
-    adaptive: bool,
-    chunk_tokens: int,
-    mesh_axes: tuple[str, ...],
-    width_axes: tuple[str, ...],
+    settings: ChunkSettings,
     wants_states: bool,
     wants_embedding: bool,
 ) -> tuple[Sums, Gradients]:
@@ -85,33 +144,20 @@ def scan_chunks(
 
     Args:
         student: the rows and tokens of this device.
-        targets: likewise.
-        temperature: above 0.
-        adaptive: the gate of `askd.askd_losses`.
-        chunk_tokens: most tokens of a chunk, all rows together; a chunk has one of each at least.
-        mesh_axes: manual mesh axes over which other rows and tokens lie; () outside
-            `jax.shard_map`.
-        width_axes: those of them that divide the embedding's gradient over D, one after the other.
-        wants_states: compute the gradient of the states, in their dtype.
-        wants_embedding: compute the gradient of the embedding, summed over devices, in float32.
+        targets: the rows and tokens of this device.
+        settings: inside `jax.shard_map`, its mesh axes are manual.
+        wants_states: compute the gradient of the states.
+        wants_embedding: compute the gradient of the embedding.
     """
     rows, length = targets.labels.shape
-    n_chunks = -(-length // max(1, chunk_tokens // rows))
-    # Chunks of about equal length, so that the last one is not mostly padding.
-    chunk_size = -(-length // n_chunks)
-
-    def split(array: jax.Array) -> jax.Array:
-        """(B, T, ...) to (chunks, tokens of a chunk, ...): plain matrices for the projections."""
-        rest = array.shape[2:]
-        missing = n_chunks * chunk_size - length
-        padded = jnp.pad(array, [(0, 0), (0, missing)] + [(0, 0)] * len(rest))
-        chunks = jnp.moveaxis(padded.reshape(rows, n_chunks, chunk_size, *rest), 1, 0)
-        return chunks.reshape(n_chunks, rows * chunk_size, *rest)
-
-    def join(chunks: jax.Array) -> jax.Array:
-        rest = chunks.shape[2:]
-        padded = jnp.moveaxis(chunks.reshape(n_chunks, rows, chunk_size, *rest), 0, 1)
-        return padded.reshape(rows, n_chunks * chunk_size, *rest)[:, :length]
+    label_mask = targets.label_mask.astype(jnp.float32)
+    batch = _Chunk(
+        student.states,
+        None if targets.teacher is None else targets.teacher.states,
+        None if targets.self_teacher is None else targets.self_teacher.states,
+        jnp.where(label_mask > 0, targets.labels, 0),
+        label_mask,
+    )
 
     def reduce_chunk(
         d_embedding: jax.Array | None, chunk: _Chunk
@@ -122,8 +168,8 @@ def scan_chunks(
             _logits(chunk.self_teacher_states, targets.self_teacher),
             chunk.labels,
             targets.weights,
-            temperature=temperature,
-            adaptive=adaptive,
+            temperature=settings.temperature,
+            adaptive=settings.adaptive,
             gradient_scale=chunk.label_mask if wants_states or wants_embedding else None,
         )
         d_states = None
@@ -135,34 +181,25 @@ def scan_chunks(
                 d_embedding = d_embedding + _matmul(d_logits, chunk.states, 0, 0)
         return d_embedding, (losses, d_states)
 
-    label_mask = targets.label_mask.astype(jnp.float32)
-    batch = _Chunk(
-        student.states,
-        None if targets.teacher is None else targets.teacher.states,
-        None if targets.self_teacher is None else targets.self_teacher.states,
-        jnp.where(label_mask > 0, targets.labels, 0),
-        label_mask,
-    )
     d_embedding = None
     if wants_embedding:
-        # Each device adds up a gradient of its own; they meet once, after the loop.
+        # Each device adds up its own gradient; the devices sum theirs once, after the loop.
         zeros = jnp.zeros(student.embedding.shape, jnp.float32)
-        d_embedding = jax.lax.pcast(zeros, mesh_axes, to="varying")
-    chunks = jax.tree.map(split, batch)
+        d_embedding = jax.lax.pcast(zeros, settings.mesh_axes, to="varying")
+    n_chunks = -(-length // max(1, settings.chunk_tokens // rows))
+    chunks = jax.tree.map(lambda array: _split(array, n_chunks), batch)
     d_embedding, (losses, d_states) = jax.lax.scan(reduce_chunk, d_embedding, chunks)
     totals = jax.tree.map(lambda loss: jnp.sum(chunks.label_mask * loss), losses)
     sums = Sums(**totals._asdict(), count=jnp.sum(label_mask))
-    sums = jax.lax.psum(sums, mesh_axes)
-    if d_embedding is not None:
-        for axis in width_axes:
-            d_embedding = jax.lax.psum_scatter(d_embedding, axis, scatter_dimension=1, tiled=True)
-        whole_axes = tuple(axis for axis in mesh_axes if axis not in width_axes)
-        d_embedding = jax.lax.psum(d_embedding, whole_axes)
-    return sums, Gradients(None if d_states is None else join(d_states), d_embedding)
+    sums = jax.lax.psum(sums, settings.mesh_axes)
+    return sums, Gradients(
+        None if d_states is None else _join(d_states, rows, length),
+        None if d_embedding is None else _sum_over_devices(d_embedding, settings),
+    )
 
 
 class _Chunk(NamedTuple):
-    """A batch, or the same fields with (B, T) replaced by the tokens of a chunk."""
+    """The arrays of a batch, or of one chunk, where the chunk's tokens replace (B, T)."""
 
     states: jax.Array
     teacher_states: jax.Array | None
@@ -171,10 +208,34 @@ class _Chunk(NamedTuple):
     label_mask: jax.Array
 
 
-def _logits(states: jax.Array | None, source: Source | None) -> jax.Array | None:
-    if states is None or source is None:
+def _split(array: jax.Array, n_chunks: int) -> jax.Array:
+    """Reshapes (B, T, ...) to (chunks, tokens of a chunk, ...), so that each chunk is a matrix."""
+    rows, length, *rest = array.shape
+    # Chunks of about equal length, so that the last one is not mostly padding.
+    chunk_length = -(-length // n_chunks)
+    padding = [(0, 0), (0, n_chunks * chunk_length - length)] + [(0, 0)] * len(rest)
+    padded = jnp.pad(array, padding).reshape(rows, n_chunks, chunk_length, *rest)
+    return jnp.moveaxis(padded, 1, 0).reshape(n_chunks, rows * chunk_length, *rest)
+
+
+def _join(chunks: jax.Array, rows: int, length: int) -> jax.Array:
+    """Undoes `_split`."""
+    n_chunks, _, *rest = chunks.shape
+    padded = jnp.moveaxis(chunks.reshape(n_chunks, rows, -1, *rest), 0, 1)
+    return padded.reshape(rows, -1, *rest)[:, :length]
+
+
+def _sum_over_devices(d_embedding: jax.Array, settings: ChunkSettings) -> jax.Array:
+    for axis in settings.width_axes:
+        d_embedding = jax.lax.psum_scatter(d_embedding, axis, scatter_dimension=1, tiled=True)
+    whole_axes = tuple(axis for axis in settings.mesh_axes if axis not in settings.width_axes)
+    return jax.lax.psum(d_embedding, whole_axes)
+
+
+def _logits(states: jax.Array | None, factors: LogitFactors | None) -> jax.Array | None:
+    if states is None or factors is None:
         return None
-    return _matmul(states, source.embedding, 1, 1)
+    return _matmul(states, factors.embedding, 1, 1)
 
 
 def _matmul(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int) -> jax.Array:

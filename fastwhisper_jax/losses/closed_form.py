@@ -1,8 +1,8 @@
-"""The ASKD losses of a few tokens and their gradient with respect to the logits, in closed form.
+"""The ASKD losses of some tokens and their gradient with respect to the logits, in closed form.
 
-`askd.askd_losses` says what is computed; this says how. Each set of logits is normalised once per
-temperature, the gradient is one expression over arrays that exist already, and no vocabulary-wide
-array is made only to be differentiated.
+`askd.askd_losses` defines the losses. This module computes them in fewer passes over the
+vocabulary: it normalises each set of logits once per temperature, and it forms the gradient from
+arrays that exist already instead of differentiating the loss.
 """
 
 from typing import NamedTuple
@@ -14,15 +14,15 @@ from fastwhisper_jax.losses.askd import Weights
 
 
 class TokenLosses(NamedTuple):
-    """Losses of each token and what is counted beside them; every field (...) float32.
+    """The losses and counts of each token; every field is (...), float32.
 
     Attributes:
         loss: the objective.
         ce: cross-entropy with the label.
         kl_teacher: squared temperature x divergence from the teacher; 0 without one.
-        kl_self: squared temperature x divergence from the earlier self; 0 without one.
-        correct: 1 where the label is the student's best token (or one of equals).
-        teacher_correct: the same of the teacher; 0 without one.
+        kl_self: squared temperature x divergence from the self teacher; 0 without one.
+        correct: 1 where the label is the student's best token, or one of several equal ones.
+        teacher_correct: 1 where the label is the teacher's best token; 0 without a teacher.
     """
 
     loss: jax.Array
@@ -34,12 +34,13 @@ class TokenLosses(NamedTuple):
 
 
 class _Softmax(NamedTuple):
-    """softmax(logits / t): the logits (..., V), never divided by t: that would be one more array.
+    """softmax(logits / t), kept as logits that are not divided by t, to save one array.
 
     Attributes:
         logits: (..., V).
         temperature: t.
-        top, label_logit: (...), the greatest logit and the label's.
+        top: (...), the greatest logit.
+        label_logit: (...), the logit of the label.
         normaliser: (...), t log sum exp(logits / t).
     """
 
@@ -53,7 +54,7 @@ class _Softmax(NamedTuple):
 def losses_and_gradient(
     student_logits: jax.Array,
     teacher_logits: jax.Array | None,
-    self_logits: jax.Array | None,
+    self_teacher_logits: jax.Array | None,
     labels: jax.Array,
     weights: Weights,
     *,
@@ -63,25 +64,24 @@ def losses_and_gradient(
 ) -> tuple[TokenLosses, jax.Array | None]:
     """Returns the losses of each token, and the gradient of `sum(gradient_scale * loss)`.
 
-    With p softmax at temperature t, c, a, m a token's weights and y its one-hot label,
-
         dL/dz_S = c (p_S(1) - y) + a t (p_S(t) - p_T(t)) + m t (p_S(t) - p_self(t))
 
-    The squared temperature of the loss meets one 1/t of the chain rule. The weights of a token
-    differ from the step's only through the adaptive gate.
+    with p(t) the softmax at temperature t, c, a, m the token's weights and y its one-hot label.
+    The factor t is the loss's t^2 times the 1/t of the chain rule. Only the adaptive gate makes a
+    token's weights differ from those of the step.
 
     Args:
         student_logits: (..., V) float32.
         teacher_logits: (..., V) float32, or None.
-        self_logits: (..., V) float32, or None.
+        self_teacher_logits: (..., V) float32, or None.
         labels: (...), integers in [0, V).
         weights: c, a, m.
         temperature: t, above 0.
         adaptive: the gate of `askd.askd_losses`.
-        gradient_scale: (...) float32, 0 where masked. None: no gradient is computed.
+        gradient_scale: (...) float32, 0 where masked; None to compute no gradient.
 
     Returns:
-        The losses, and (..., V) float32 or None.
+        The losses, and the gradient (..., V), float32, or None.
     """
     zeros = jnp.zeros(labels.shape, jnp.float32)
     ce_weight, teacher_weight = zeros + weights.ce, zeros + weights.teacher
@@ -89,7 +89,7 @@ def losses_and_gradient(
 
     student = _normalise(student_logits, labels, 1.0)
     soft_student = student
-    if temperature != 1.0 and not (teacher_logits is None and self_logits is None):
+    if temperature != 1.0 and not (teacher_logits is None and self_teacher_logits is None):
         soft_student = _normalise(student_logits, labels, temperature)
     ce = student.normaliser - student.label_logit
     kl_teacher, kl_self, teacher_correct = zeros, zeros, zeros
@@ -101,8 +101,8 @@ def losses_and_gradient(
         if adaptive:
             ce_weight = ce_weight + (1.0 - teacher_correct) * teacher_weight
             teacher_weight = teacher_correct * teacher_weight
-    if self_logits is not None:
-        soft_self = _normalise(self_logits, labels, temperature)
+    if self_teacher_logits is not None:
+        soft_self = _normalise(self_teacher_logits, labels, temperature)
         kl_self = _divergence(soft_self, soft_student)
     loss = ce_weight * ce + teacher_weight * kl_teacher + self_weight * kl_self
     losses = TokenLosses(loss, ce, kl_teacher, kl_self, _is_best(student), teacher_correct)
@@ -130,18 +130,18 @@ def _exp(logits: jax.Array, offset: jax.Array, temperature: float) -> jax.Array:
     return jnp.exp((logits - offset[..., None]) * (1.0 / temperature))
 
 
-def _probabilities(source: _Softmax) -> jax.Array:
-    return _exp(source.logits, source.normaliser, source.temperature)
+def _probabilities(softmax: _Softmax) -> jax.Array:
+    return _exp(softmax.logits, softmax.normaliser, softmax.temperature)
 
 
 def _divergence(target: _Softmax, prediction: _Softmax) -> jax.Array:
-    """Squared temperature x KL of the target from the prediction."""
-    # The normalisers are subtracted under the sum: logits of two models may differ by a large
-    # constant, and after the sum it would cancel with a loss of digits.
+    """Returns squared temperature x KL(target || prediction)."""
+    # The logits of two models may differ by a large constant. Subtracting the normalisers inside
+    # the sum cancels it early; cancelling it after the sum would lose digits.
     offset = target.normaliser - prediction.normaliser
     log_ratio = target.logits - prediction.logits - offset[..., None]
     return target.temperature * jnp.sum(_probabilities(target) * log_ratio, axis=-1)
 
 
-def _is_best(source: _Softmax) -> jax.Array:
-    return (source.label_logit >= source.top).astype(jnp.float32)
+def _is_best(softmax: _Softmax) -> jax.Array:
+    return (softmax.label_logit >= softmax.top).astype(jnp.float32)

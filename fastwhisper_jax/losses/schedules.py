@@ -1,35 +1,39 @@
-"""Loss weights as functions of the number of completed updates, and what the host knows of them.
+"""Loss weights as functions of the number of completed updates.
 
-A transition keeps `init_value` up to and including step `transition_begin`, has exactly `end_value`
-from step `transition_begin + transition_steps` on, and moves from one to the other in between.
-It may fall (a teacher that lets go) or rise (self-distillation, from 0). The step may be a Python
-int, an array of steps, or traced; the value is float32 of the step's shape.
+A transition keeps `init_value` up to and including step `transition_begin`. It has exactly
+`end_value` from step `transition_begin + transition_steps` on, and moves from one value to the
+other in between. It may fall, as the teacher's weight does, or rise, as the self teacher's does.
+The step may be a Python int, an array of steps, or traced. The value is float32 and has the
+step's shape.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from fastwhisper_jax.errors import InputError
 
-Schedule = Callable[[ArrayLike], jax.Array]
+# The weight of a loss term by step; step -> weight.
+WeightSchedule = Callable[[ArrayLike], jax.Array]
 
 
-def constant_schedule(value: float) -> Schedule:
+def constant_schedule(value: float) -> WeightSchedule:
     """Returns the schedule that is `value` at every step."""
     return lambda step: jnp.full(jnp.shape(step), value, jnp.float32)
 
 
 def linear_schedule(
     init_value: float, end_value: float, transition_begin: int, transition_steps: int
-) -> Schedule:
-    """Returns the transition on a straight line.
+) -> WeightSchedule:
+    """Returns the transition along a straight line.
 
-    w(s) = (1 - r) init + r end        r: fraction of the transition that is done
+    w(s) = (1 - r) init + r end        r: the fraction of the transition that is done
     """
 
     def between(done: jax.Array) -> jax.Array:
@@ -40,8 +44,8 @@ def linear_schedule(
 
 def cosine_schedule(
     init_value: float, end_value: float, transition_begin: int, transition_steps: int
-) -> Schedule:
-    """Returns the transition on half a cosine: slow, fast, slow.
+) -> WeightSchedule:
+    """Returns the transition along half a cosine, which is slow at both ends.
 
     w(s) = h init + (1 - h) end,   h = (1 + cos(pi r)) / 2
     """
@@ -55,13 +59,13 @@ def cosine_schedule(
 
 def exponential_schedule(
     init_value: float, end_value: float, transition_begin: int, transition_steps: int
-) -> Schedule:
-    """Returns the transition by the same factor each step.
+) -> WeightSchedule:
+    """Returns the transition that multiplies by the same factor at each step.
 
         w(s) = init (end / init)^r
 
     Raises:
-        InputError: a value is not positive: no factor leads to 0.
+        InputError: a value is not positive; no factor leads to 0.
     """
     if init_value <= 0 or end_value <= 0:
         raise InputError(
@@ -76,17 +80,17 @@ def exponential_schedule(
     return _transition(between, init_value, end_value, transition_begin, transition_steps)
 
 
-def piecewise_schedule(boundaries: Sequence[int], values: Sequence[float]) -> Schedule:
-    """Returns the schedule that moves on to the next of `values` at each of `boundaries`.
+def piecewise_schedule(boundaries: Sequence[int], values: Sequence[float]) -> WeightSchedule:
+    """Returns the schedule that changes to the next of `values` at each of `boundaries`.
 
         w(s) = values[i]   for   boundaries[i - 1] <= s < boundaries[i]
 
     Args:
-        boundaries: ascending steps.
-        values: one more than boundaries.
+        boundaries: steps, in ascending order.
+        values: weights, one more than there are boundaries.
 
     Raises:
-        InputError: the numbers of the two do not fit, or boundaries do not ascend.
+        InputError: the two lengths do not fit, or the boundaries do not ascend.
     """
     if len(values) != len(boundaries) + 1:
         raise InputError(
@@ -97,31 +101,29 @@ def piecewise_schedule(boundaries: Sequence[int], values: Sequence[float]) -> Sc
         raise InputError(
             f"boundaries {list(boundaries)} of a piecewise schedule must ascend; sort them"
         )
-    steps = np.asarray(boundaries, np.int32)
-    levels = np.asarray(values, np.float32)
-
-    def schedule(step: ArrayLike) -> jax.Array:
-        return jnp.asarray(levels)[jnp.searchsorted(steps, jnp.asarray(step), side="right")]
-
-    return schedule
+    constants = [constant_schedule(value) for value in values]
+    return cast(WeightSchedule, optax.join_schedules(constants, boundaries))
 
 
 def resolve_steps(length: int | float, total_steps: int, name: str) -> int:
     """Returns a length or position in a run as a count of updates.
 
+    A fraction is rounded to the nearest count, and a tie to the even one. A fraction above 0 is at
+    least one update.
+
     Args:
-        length: an int is a count of updates already; a float is a fraction of the run in [0, 1].
-            So 1 is one update and 1.0 is the whole run. A fraction above 0 is at least one update.
+        length: an int is a count of updates; a float is a fraction of the run, in [0, 1]. So 1 is
+            one update and 1.0 is the whole run.
         total_steps: updates of the whole run.
-        name: what the length is called where the user wrote it, for the message.
+        name: the name under which the user gave the length, for the message.
 
     Raises:
-        InputError: negative, or a float above 1.
+        InputError: the length is negative, or a float above 1.
     """
     if isinstance(length, float):
         if not 0.0 <= length <= 1.0:
             raise InputError(
-                f"{name}={length} is a float, so a fraction of the run, and must lie in [0, 1]; "
+                f"{name}={length} is a float, so a fraction of the run, and must be in [0, 1]; "
                 "write a count of updates as an integer"
             )
         return max(round(length * total_steps), int(length > 0))
@@ -133,23 +135,24 @@ def resolve_steps(length: int | float, total_steps: int, name: str) -> int:
     return length
 
 
-def zero_from(schedule: Schedule, total_steps: int) -> int:
-    """Returns the first step of a run from which a schedule is 0 for good; total_steps if none.
+def zero_from(schedule: WeightSchedule, total_steps: int) -> int:
+    """Returns the first step from which a schedule is 0 until the end of the run.
 
-    From that step on what the weight multiplies need not be computed. The host asks once, before
-    the run: 0 means that the weight is never positive.
+    From that step on, the term that the weight multiplies need not be computed. The result is
+    total_steps if there is no such step, and 0 if the weight is never positive. It is computed on
+    the host, once, before the run.
     """
     (positive,) = np.nonzero(_values(schedule, total_steps))
     return int(positive[-1]) + 1 if positive.size else 0
 
 
-def positive_from(schedule: Schedule, total_steps: int) -> int:
-    """Returns the first step of a run at which a schedule is not 0; total_steps if none."""
+def positive_from(schedule: WeightSchedule, total_steps: int) -> int:
+    """Returns the first step of a run at which a schedule is not 0, or total_steps."""
     (positive,) = np.nonzero(_values(schedule, total_steps))
     return int(positive[0]) if positive.size else total_steps
 
 
-def _values(schedule: Schedule, total_steps: int) -> np.ndarray:
+def _values(schedule: WeightSchedule, total_steps: int) -> np.ndarray:
     return np.asarray(schedule(np.arange(total_steps, dtype=np.int32)))
 
 
@@ -159,7 +162,7 @@ def _transition(
     end_value: float,
     transition_begin: int,
     transition_steps: int,
-) -> Schedule:
+) -> WeightSchedule:
     if transition_begin < 0 or transition_steps < 0:
         raise InputError(
             f"transition_begin={transition_begin} and transition_steps={transition_steps} of a "
@@ -171,8 +174,8 @@ def _transition(
         step = jnp.asarray(step)
         done = (step - transition_begin).astype(jnp.float32) / max(transition_steps, 1)
         value = between(jnp.clip(done, 0.0, 1.0))
-        # The end by comparison of integers: exact whatever the rounding, so that a weight that has
-        # decayed to 0 is 0 in the compiled step from exactly where the host says it is.
+        # Integers decide where the transition ends, so that rounding cannot move the end. A weight
+        # that decays to 0 is then 0 in the compiled step from the very step that `zero_from` gives.
         return jnp.where(step >= transition_end, end_value, value)
 
     return schedule

@@ -1,6 +1,6 @@
-"""Attention, MLP and the two residual blocks of Whisper.
+"""The layers that encoder and decoder are made of: LayerNorm, projection, GELU, MLP.
 
-Dimension letters, here and in every einsum of the project:
+Dimension letters, here and in every einsum and array annotation of the project:
     B batch              A audio samples (16 kHz)   L mel frames (100 Hz)   M mel bins
     S encoder positions  T target tokens            D width                 N heads
     H head width         F MLP width                V vocabulary            K attended positions
@@ -19,11 +19,12 @@ from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.partition import all_gather
 
 EMBEDDING_STDDEV = 0.02
-PROJECTED = "projected"  # by which rematerialisation knows what a projection made
+PROJECTED = "projected"  # names the results of projections for rematerialisation
+FLOAT32_BLOCK = 256
 
 
 class Norm(nn.Module):
-    """LayerNorm over D with epsilon 1e-5: statistics in float32, result in the compute dtype."""
+    """LayerNorm over D, epsilon 1e-5. Statistics are float32, the result has the compute dtype."""
 
     options: ModelOptions
 
@@ -33,27 +34,21 @@ class Norm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         shape = (1,) * (x.ndim - 1) + scale.shape
         x = x.astype(jnp.float32)
-        # Two passes over x: the one-pass variance E[x^2] - E[x]^2 loses digits where |mean| >> std.
+        # Two passes over x: the one-pass variance E[x^2] - E[x]^2 loses digits if |mean| >> std.
         x = x - x.mean(axis=-1, keepdims=True)
         variance = jnp.square(x).mean(axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(variance + 1e-5) * scale.reshape(shape) + bias.reshape(shape)
         return x.astype(self.options.compute_dtype)
 
 
-FLOAT32_BLOCK = 256
-
-
 @jax.custom_vjp
 def sum_in_blocks(left: jax.Array, right: jax.Array) -> jax.Array:
-    """left (..., T, K) @ right (..., K, F), in float32 summed over blocks of K.
+    """Returns left (..., T, K) @ right (..., K, F); float32 is summed over blocks of K.
 
-    The residual stream of Whisper's encoder has outliers of several hundred, where its output's
-    error is largest. What makes it is, first, attention's sum over 1500 positions, then the MLP's
-    widening product: with both in blocks whisper-base's encoder is 1.3e-6 from float64 on average,
-    with neither 2.4e-6 (PyTorch 1.3e-6). The other projections bring little (1.15e-6) for a tenth
-    of their time, the MLP's second product, the longest sum of all, nothing. Narrower dtypes are
-    accumulated wider than they are by the hardware. The gradient is that of the plain product:
-    through the blocks, each would be padded to the whole and added.
+    The encoder's residual stream has large outliers, where float32 rounding is largest. Most of
+    the error comes from the attention sum and fc1; summing both in blocks halves it. Narrower
+    dtypes need no blocks, because the hardware accumulates them in float32. The gradient is that
+    of the plain product: differentiating the blocks would pad each one to the whole and add them.
     """
     if left.dtype != jnp.float32:
         return left @ right
@@ -80,10 +75,10 @@ sum_in_blocks.defvjp(_sum_in_blocks_forward, _sum_in_blocks_backward)
 
 
 class Projection(nn.Module):
-    """x @ kernel + bias, in the compute dtype.
+    """Computes x @ kernel + bias in the compute dtype.
 
-    On a tensor axis it is column parallel, each device making some of the features; or, with
-    `is_row_parallel`, each device takes some of the inputs, and the results are added up.
+    On a tensor axis it is column parallel: each device computes some of the features. With
+    `is_row_parallel` each device multiplies some of the inputs, and the devices sum the results.
     """
 
     features: int
@@ -106,23 +101,33 @@ class Projection(nn.Module):
         return x
 
 
-def rematerialised(layer: Any, options: ModelOptions) -> Any:
-    """A layer's class, of which the backward pass recomputes what the options say."""
-    if options.rematerialise == "nothing":
-        return layer
-    keeps_projections = jax.checkpoint_policies.save_only_these_names(PROJECTED)
-    policy = keeps_projections if options.rematerialise == "all_but_projections" else None
-    return nn.remat(layer, prevent_cse=False, policy=policy)
+def stack_of_layers(layer: type[nn.Module], depth: int, options: ModelOptions) -> Any:
+    """Returns a module class that applies `depth` layers, one after another.
+
+    Parameters are stacked on a leading layer axis. Arguments after the first are the same for all
+    layers. The backward pass recomputes what `options.rematerialise` says.
+    """
+    if options.rematerialise != "nothing":
+        keeps_projections = jax.checkpoint_policies.save_only_these_names(PROJECTED)
+        policy = keeps_projections if options.rematerialise == "all_but_projections" else None
+        layer = nn.remat(layer, prevent_cse=False, policy=policy)
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=nn.broadcast,
+        length=depth,
+    )
 
 
 @jax.checkpoint
 def gelu(x: jax.Array) -> jax.Array:
-    """The exact (erf) GELU; its backward pass keeps x alone, for one more erf is the cheaper."""
+    """The exact (erf) GELU. Its backward pass keeps only x; recomputing erf is cheaper."""
     return jax.nn.gelu(x, approximate=False)
 
 
 class MLP(nn.Module):
-    """fc2(gelu(fc1(x))), with the exact (erf) GELU."""
+    """Computes fc2(gelu(fc1(x))), with the exact (erf) GELU."""
 
     width: int
     mlp_width: int

@@ -1,9 +1,11 @@
-"""Attention without a mask as a TPU kernel: the scores of a block of queries stay on the chip.
+"""Attention without a mask as a TPU kernel, whose scores never leave the chip.
 
-Whisper attends to at most 1500 audio positions. So one block of the kernel holds all keys and
-values of a few heads, and a row of scores is whole: an ordinary softmax, no running maximum, and
-nothing to pad. Heads are H = 64 wide and a TPU's vectors 128, so a block takes two heads side by
-side from arrays (B, T, D) as the projections make and want them; nothing is transposed.
+Whisper attends to at most 1500 audio positions. One block of the kernel therefore holds all keys
+and values of a few heads, and each row of scores is complete. The softmax is the ordinary one,
+without a running maximum and without padding.
+
+Whisper's heads are H = 64 wide, and a TPU's vectors have 128 lanes. A block therefore takes two
+adjacent heads from arrays (B, T, D), which is the layout of the projections. Nothing is transposed.
 """
 
 import functools
@@ -16,23 +18,29 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import NamedSharding
 
-# A block of an array in the chip's memory: read and written by index.
+# A block of an array in the chip's memory, which is read and written by index.
 Ref = Any
 Inputs = tuple[jax.Array, jax.Array, jax.Array]
 
 LANES = 128
 FORWARD_ROWS = 512
 BACKWARD_ROWS = 256
-# Of the 16 to 128 MiB that a TensorCore has.
+# A TensorCore has 16 to 128 MiB.
 VMEM_BYTES = 14 * 2**20
 
 
-def can_use_pallas(width: int, heads: int, placement: NamedSharding | None = None) -> bool:
-    """Whether a device's share of the heads of this width fills whole vectors of a TPU."""
-    share = width
-    if placement is not None:
-        share = placement.shard_shape((placement.mesh.size, 1, width))[2]
-    return share % LANES == 0 and LANES % (width // heads) == 0
+def can_use_pallas(width: int, heads: int, sharding: NamedSharding | None = None) -> bool:
+    """Returns whether the heads of one device fill whole vectors of a TPU.
+
+    Args:
+        width: D.
+        heads: N.
+        sharding: that of (B, T, D).
+    """
+    device_width = width
+    if sharding is not None:
+        device_width = sharding.shard_shape((sharding.mesh.size, 1, width))[2]
+    return device_width % LANES == 0 and LANES % (width // heads) == 0
 
 
 def pallas_attention(
@@ -40,33 +48,33 @@ def pallas_attention(
     keys: jax.Array,
     values: jax.Array,
     heads: int,
-    placement: NamedSharding | None = None,
+    sharding: NamedSharding | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """softmax(query keys^T) values of every head: scores and softmax in float32.
+    """Returns softmax(query keys^T) values of every head, with scores and softmax in float32.
 
     Args:
         query: (B, T, D), scaled.
         keys, values: (B, K, D).
-        heads: N, with `can_use_pallas`.
-        placement: where (B, T, D) lies on a mesh; every device attends for its own rows and heads.
+        heads: N, for which `can_use_pallas` is True.
+        sharding: that of (B, T, D) on a mesh; each device attends for its own rows and heads.
         interpret: run the kernel as ordinary array operations, on any platform (for tests).
 
     Returns:
         (B, T, D) in the dtype of the values.
     """
     attend = functools.partial(_attend, query.shape[-1] // heads, interpret)
-    if placement is not None:
-        # The compiler cannot divide a kernel by itself.
-        spec = placement.spec
+    if sharding is not None:
+        # The compiler cannot shard a kernel by itself.
+        spec = sharding.spec
         attend = jax.shard_map(
-            attend, mesh=placement.mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False
+            attend, mesh=sharding.mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False
         )
     return attend(query, keys, values)
 
 
 def attention_flops(batch: int, queries: int, keys: int, width: int) -> int:
-    """Floating-point operations of the two products, over all heads."""
+    """Returns the floating-point operations of the two products, over all heads."""
     return 4 * batch * queries * keys * width
 
 
@@ -125,8 +133,16 @@ def _call(
 ) -> list[jax.Array]:
     """Runs a kernel over rows of the batch, pairs of heads and blocks of queries, in this order.
 
-    The first output lies like the queries; the others like the keys, in float32, and are added up
-    over the blocks of queries. Of `products` matrix products each costs half of `attention_flops`.
+    Args:
+        kernel: called with head_width, a block of each input and a block of each output.
+        head_width: H.
+        by_query: inputs (B, T, D), read in blocks of `rows` queries.
+        by_key: inputs (B, K, D), of which a block holds all K.
+        outputs: the number of outputs. The first has the shape of the queries. The others have the
+            shape of the keys, are float32, and are summed over the blocks of queries.
+        rows: the most queries of a block.
+        products: the matrix products of the kernel; each costs half of `attention_flops`.
+        interpret: as in `pallas_attention`.
     """
     batch, queries, width = by_query[0].shape
     length = by_key[0].shape[1]
@@ -158,7 +174,7 @@ def _call(
 
 
 def _forward_kernel(head_width: int, query: Ref, keys: Ref, values: Ref, out: Ref) -> None:
-    """One block of queries (1, rows, 128) against all keys and values (1, K, 128)."""
+    """Attends from one block of queries (1, rows, 128) to all keys and values (1, K, 128)."""
     for start in range(0, LANES, head_width):
         head = slice(start, start + head_width)
         scores = _matmul(query[0, :, head], keys[0, :, head], 1, 1)
@@ -180,7 +196,7 @@ def _backward_kernel(
     *,
     queries: int,
 ) -> None:
-    """Gradients of one block of queries; d_keys and d_values are added up over the blocks."""
+    """Computes the gradients of one block of queries; d_keys and d_values sum over blocks."""
     block = pl.program_id(2)
     rows = query.shape[1]
 
@@ -189,11 +205,11 @@ def _backward_kernel(
         d_keys[...] = jnp.zeros(d_keys.shape, d_keys.dtype)
         d_values[...] = jnp.zeros(d_values.shape, d_values.dtype)
 
-    # The last block may reach past the queries: what is read there is undefined.
+    # The last block may extend past the last query; the values there are undefined.
     row = block * rows + jax.lax.broadcasted_iota(jnp.int32, (rows, LANES), 0)
-    valid = row < queries
-    block_query = jnp.where(valid, query[0], jnp.zeros((), query.dtype))
-    block_gradient = jnp.where(valid, gradient[0], jnp.zeros((), gradient.dtype))
+    is_query = row < queries
+    block_query = jnp.where(is_query, query[0], jnp.zeros((), query.dtype))
+    block_gradient = jnp.where(is_query, gradient[0], jnp.zeros((), gradient.dtype))
     for start in range(0, LANES, head_width):
         head = slice(start, start + head_width)
         head_query, head_gradient = block_query[:, head], block_gradient[:, head]

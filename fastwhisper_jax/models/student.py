@@ -1,4 +1,4 @@
-"""Making a student from its teacher: which layers are copied, how long its context is."""
+"""How a student is initialised from its teacher: its layers, its sizes and its parameters."""
 
 import dataclasses
 from typing import Any
@@ -15,16 +15,17 @@ from fastwhisper_jax.models.whisper.forward import Params
 def kept_layers(
     choice: int | tuple[int, ...] | None, teacher_layers: int, name: str
 ) -> tuple[int, ...]:
-    """The teacher's layers that the student copies, in its own order.
+    """Returns the indices of the teacher's layers that the student copies.
 
     Args:
-        choice: None for all; a count, spread as far apart as possible, always with the last layer
-            (Distil-Whisper's rule: 2 of 6 are 0 and 5); or explicit indices, ascending.
-        teacher_layers: how many the teacher has.
-        name: what to call the choice in an error.
+        choice: None for all layers, a count, or explicit ascending indices. A count spreads the
+            layers as far apart as possible and always keeps the last one (Distil-Whisper's rule:
+            2 of 6 are 0 and 5).
+        teacher_layers: the number of the teacher's layers.
+        name: the name of the choice in an error.
 
     Raises:
-        InputError: the count or an index is out of range, or indices do not ascend.
+        InputError: the count or an index is out of range, or the indices do not ascend.
 
     Source: Distil-Whisper (arXiv 2311.00430), section 3.1.
     """
@@ -42,7 +43,7 @@ def kept_layers(
     ascending = all(a < b for a, b in zip(choice, choice[1:], strict=False))
     if not choice or not ascending or choice[0] < 0 or choice[-1] >= teacher_layers:
         raise InputError(
-            f"{name}={choice}: layer indices must ascend and lie in 0 to {teacher_layers - 1}"
+            f"{name}={choice}: layer indices must ascend, from 0 to at most {teacher_layers - 1}"
         )
     return tuple(choice)
 
@@ -54,29 +55,29 @@ def student_dimensions(
     decoder_layers: tuple[int, ...],
     context_seconds: float | None,
 ) -> ModelDimensions:
-    """Sizes of the student that keeps these layers of a model and hears windows of this length.
+    """Returns the sizes of a student that keeps some layers of a model.
 
     Args:
-        teacher: it hears the same windows, or what they begin.
-        origin: the model that the student is cut from, the teacher or another.
-        encoder_layers, decoder_layers: those of `origin` that are kept.
-        context_seconds: None for the teacher's own window.
+        teacher: the teacher, whose window is at least as long as the student's.
+        origin: the model whose layers the student keeps, the teacher or another.
+        encoder_layers, decoder_layers: the layers of `origin` that are kept.
+        context_seconds: the length of the student's window; None for the teacher's.
 
     Raises:
-        InputError: the context is longer than the teacher's or the origin's, or no whole number of
-            seconds.
+        InputError: the window is longer than the teacher's or the origin's, or is not a whole
+            number of seconds.
     """
-    given, longest, whose = f"{context_seconds}", teacher.context_seconds, "the teacher's"
+    given, longest, owner = f"{context_seconds}", teacher.context_seconds, "the teacher's"
     if context_seconds is None:
         context_seconds = teacher.context_seconds
         given = f"none (the teacher's {context_seconds:g})"
     if origin.context_seconds < longest:
-        longest, whose = origin.context_seconds, "student.path's"
+        longest, owner = origin.context_seconds, "student.path's"
     if context_seconds % 1 or not 0 < context_seconds <= longest:
-        # preprocessor_config.json holds the length of the window as an integer.
+        # preprocessor_config.json stores the length of the window as an integer.
         raise InputError(
             f"student.context_seconds={given} must be whole seconds, at least 1 and at most "
-            f"{whose} {longest:g}"
+            f"{owner} {longest:g}"
         )
     positions = context_seconds * FRAMES_PER_SECOND / FRAMES_PER_POSITION
     return dataclasses.replace(
@@ -93,23 +94,23 @@ def student_params(
     encoder_layers: tuple[int, ...],
     decoder_layers: tuple[int, ...],
 ) -> dict[str, Any]:
-    """The student's first parameters: what the teacher has at the kept layers.
+    """Returns the student's initial parameters: those of the teacher at the kept layers.
 
     Args:
-        teacher_params: on the host, NumPy arrays.
-        dims: of the student.
-        encoder_layers, decoder_layers: those that are kept, ascending.
+        teacher_params: NumPy arrays on the host.
+        dims: the sizes of the student.
+        encoder_layers, decoder_layers: the layers that are kept, ascending.
 
     Returns:
-        Nested dict of NumPy float32 arrays, which nobody must change: whatever is float32 and not
-        cut is the teacher's own memory.
+        Nested dict of NumPy float32 arrays. Do not modify them: a float32 array of which all
+        layers are kept shares its memory with the teacher.
     """
 
     def keep(stack: Params, layers: tuple[int, ...]) -> dict[str, Any]:
-        def cut(x: Any) -> Any:
+        def select(x: Any) -> Any:
             return x if len(layers) == len(x) else x[np.array(layers)]
 
-        kept = {**stack, "layers": jax.tree.map(cut, stack["layers"])}
+        kept = {**stack, "layers": jax.tree.map(select, stack["layers"])}
         return jax.tree.map(lambda x: np.asarray(x, np.float32), kept)
 
     encoder = keep(teacher_params["encoder"], encoder_layers)

@@ -8,38 +8,47 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from support import loss_batch
 
-from fastwhisper_jax.losses.askd import Weights, askd_losses
-from fastwhisper_jax.losses.chunked import distillation_sums
+from fastwhisper_jax.losses.askd import askd_losses
+from fastwhisper_jax.losses.chunked import LogitFactors
 
-WEIGHTS = Weights(0.3, 0.5, 0.2)
 COLLECTIVE = re.compile(
     r"= \S.* (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(-start)?\("
 )
 
 
 def _shapes(rows, length, width, vocabulary):
+    """The student's states and embedding, the other models, the labels and their mask."""
     states = jax.ShapeDtypeStruct((rows, length, width), jnp.float32)
     embedding = jax.ShapeDtypeStruct((vocabulary, width), jnp.float32)
     labels = jax.ShapeDtypeStruct((rows, length), jnp.int32)
     mask = jax.ShapeDtypeStruct((rows, length), jnp.float32)
-    return states, embedding, states, embedding, states, embedding, labels, mask
+    factors = LogitFactors(states, embedding)
+    return states, embedding, (factors, factors), labels, mask
 
 
-def _chunked(with_self=False, chunk_tokens=256, **settings):
-    def loss(s, s_embedding, t, t_embedding, m, m_embedding, labels, mask):
-        earlier = (m, m_embedding) if with_self else (None, None)
-        arrays = s, s_embedding, t, t_embedding, *earlier, labels, mask
-        return distillation_sums(*arrays, WEIGHTS, chunk_tokens=chunk_tokens, **settings).loss
+def _models(states, embedding, others, with_self_teacher):
+    teacher, self_teacher = others
+    student = LogitFactors(states, embedding)
+    return loss_batch.Models(student, teacher, self_teacher if with_self_teacher else None)
+
+
+def _chunked(with_self_teacher=False, chunk_tokens=256, **settings):
+    def loss(states, embedding, others, labels, mask):
+        models = _models(states, embedding, others, with_self_teacher)
+        return loss_batch.batch_sums(
+            models, labels, mask, chunk_tokens=chunk_tokens, **settings
+        ).loss
 
     return loss
 
 
-def _naive(with_self=False, **settings):
-    def loss(s, s_embedding, t, t_embedding, m, m_embedding, labels, mask):
-        earlier = m @ m_embedding.T if with_self else None
-        logits = s @ s_embedding.T, t @ t_embedding.T, earlier
-        return jnp.sum(mask * askd_losses(*logits, labels, WEIGHTS, **settings))
+def _naive(with_self_teacher=False, **settings):
+    def loss(states, embedding, others, labels, mask):
+        models = _models(states, embedding, others, with_self_teacher)
+        logits = map(loss_batch.logits_of, models)
+        return jnp.sum(mask * askd_losses(*logits, labels, loss_batch.WEIGHTS, **settings))
 
     return loss
 
@@ -52,11 +61,11 @@ def _flops(function, shapes):
     return _compile(function, shapes).cost_analysis()["flops"]
 
 
-@pytest.mark.parametrize("with_self", [False, True])
+@pytest.mark.parametrize("with_self_teacher", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_gradient_needs_at_most_a_fifth_of_the_naive_ones_memory(temperature, with_self):
+def test_gradient_needs_at_most_a_fifth_of_the_naive_ones_memory(temperature, with_self_teacher):
     shapes = _shapes(8, 512, 64, 51865)
-    settings = {"temperature": temperature, "with_self": with_self}
+    settings = {"temperature": temperature, "with_self_teacher": with_self_teacher}
     ours, naive = (
         _compile(jax.grad(make(**settings), argnums=(0, 1)), shapes)
         .memory_analysis()
@@ -172,11 +181,12 @@ def _compile_on_four_devices(chunk_tokens):
     mesh = jax.make_mesh((2, 2), ("data", "fsdp"), devices=devices, axis_types=(AxisType.Auto,) * 2)
     axes = ("data", "fsdp")
     rows, by_width = NamedSharding(mesh, P(axes)), NamedSharding(mesh, P(None, "fsdp"))
+    others = LogitFactors(rows, by_width)
     loss = _chunked(chunk_tokens=chunk_tokens, mesh=mesh, batch_axes=axes)
     return _compile(
         jax.grad(loss, argnums=(0, 1)),
         _shapes(8, 64, 128, 2001),
-        in_shardings=(rows, by_width, rows, by_width, rows, by_width, rows, rows),
+        in_shardings=(rows, by_width, (others, others), rows, rows),
         out_shardings=(rows, by_width),
     )
 

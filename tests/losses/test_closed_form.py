@@ -2,11 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.loss_batch import WEIGHTS, reference
 
 from fastwhisper_jax.losses.askd import Weights, askd_losses
 from fastwhisper_jax.losses.closed_form import losses_and_gradient
-
-WEIGHTS = Weights(0.3, 0.5, 0.2)
 
 
 def _logits(seed, scale=2.0, shift=0.0, shape=(3, 4), vocabulary=29):
@@ -23,16 +22,16 @@ def _labels(teacher):
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 0.7])
 @pytest.mark.parametrize("sources", ["", "teacher", "self", "teacher self"])
-def test_losses_and_gradient_are_the_formulas(reference, sources, temperature, adaptive):
-    student, teacher, earlier = _logits(0), _logits(1), _logits(2)
+def test_losses_and_gradient_are_the_formulas(sources, temperature, adaptive):
+    student, teacher, self_teacher = _logits(0), _logits(1), _logits(2)
     labels = _labels(teacher)
     teacher = teacher if "teacher" in sources else None
-    earlier = earlier if "self" in sources else None
+    self_teacher = self_teacher if "self" in sources else None
     scale = jnp.linspace(0.0, 2.0, 12).reshape(3, 4)
     losses, gradient = losses_and_gradient(
         student,
         teacher,
-        earlier,
+        self_teacher,
         labels,
         WEIGHTS,
         temperature=temperature,
@@ -40,7 +39,7 @@ def test_losses_and_gradient_are_the_formulas(reference, sources, temperature, a
         gradient_scale=scale,
     )
     expected = reference(
-        student, teacher, earlier, np.asarray(labels), WEIGHTS, temperature, adaptive
+        student, teacher, self_teacher, np.asarray(labels), WEIGHTS, temperature, adaptive
     )
     for name in ("loss", "ce", "kl_teacher", "kl_self"):
         np.testing.assert_allclose(
@@ -56,14 +55,14 @@ def test_losses_and_gradient_are_the_formulas(reference, sources, temperature, a
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_gradient_is_what_differentiating_the_definition_gives(temperature):
-    student, teacher, earlier = _logits(3), _logits(4), _logits(5)
+    student, teacher, self_teacher = _logits(3), _logits(4), _logits(5)
     labels = _labels(teacher)
     settings = {"temperature": temperature, "adaptive": True}
     _, gradient = losses_and_gradient(
-        student, teacher, earlier, labels, WEIGHTS, gradient_scale=jnp.ones((3, 4)), **settings
+        student, teacher, self_teacher, labels, WEIGHTS, gradient_scale=jnp.ones((3, 4)), **settings
     )
     expected = jax.grad(
-        lambda z: jnp.sum(askd_losses(z, teacher, earlier, labels, WEIGHTS, **settings))
+        lambda z: jnp.sum(askd_losses(z, teacher, self_teacher, labels, WEIGHTS, **settings))
     )(student)
     np.testing.assert_allclose(gradient, expected, atol=2e-6)
 
@@ -97,7 +96,7 @@ def test_divergence_from_an_equal_student_is_exactly_zero_and_pulls_nowhere(temp
     np.testing.assert_allclose(gradient, 0.0, atol=1e-7)
 
 
-def test_a_large_constant_between_two_models_logits_costs_no_digits(reference):
+def test_a_large_constant_between_two_models_logits_costs_no_digits():
     student, teacher = _logits(7, shift=-40.0), _logits(8, shift=40.0)
     labels = _labels(teacher)
     losses, _ = losses_and_gradient(

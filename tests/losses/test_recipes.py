@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from support import loss_batch
 
 from fastwhisper_jax.losses.askd import Weights, askd_weights
-from fastwhisper_jax.losses.chunked import distillation_sums
 from fastwhisper_jax.losses.schedules import constant_schedule, linear_schedule
 
 # Distil-Whisper: 0.8 CE + 1.0 KL tau^2 with tau 2. The others: tau 1.
@@ -31,20 +31,20 @@ WEIGHTS_BY_HAND = {
 
 @pytest.mark.parametrize("step", [0, 5, 12])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_is_a_setting_of_the_weights(reference, make_batch, recipe, step):
-    teacher, earlier, ce_weight, temperature = RECIPES[recipe]
-    arrays, tokens = make_batch(2, 6, 8, 23)
+def test_every_recipe_is_a_setting_of_the_weights(recipe, step):
+    teacher, self_teacher, ce_weight, temperature = RECIPES[recipe]
+    models, tokens = loss_batch.make_batch(2, 6, 8, 23)
 
     @jax.jit
     def loss(step):
-        weights = askd_weights(step, teacher, earlier, ce_weight)
-        settings = {"temperature": temperature, "chunk_tokens": 8}
-        return distillation_sums(**arrays, **tokens, weights=weights, **settings).loss
+        weights = askd_weights(step, teacher, self_teacher, ce_weight)
+        return loss_batch.batch_sums(
+            models, **tokens, weights=weights, temperature=temperature
+        ).loss
 
-    logits = [
-        arrays[f"{w}_states"] @ arrays[f"{w}_embedding"].T for w in ("student", "teacher", "self")
-    ]
-    terms = reference(*logits, np.asarray(tokens["labels"]), Weights(0.0, 0.0, 0.0), temperature)
+    logits = [loss_batch.logits_of(factors) for factors in models]
+    labels, zeros = np.asarray(tokens["labels"]), Weights(0.0, 0.0, 0.0)
+    terms = loss_batch.reference(*logits, labels, zeros, temperature)
     c, a, m = WEIGHTS_BY_HAND[recipe](step)
     by_hand = c * terms.ce + a * terms.kl_teacher + m * terms.kl_self
     np.testing.assert_allclose(loss(step), np.sum(tokens["label_mask"] * by_hand), rtol=2e-6)

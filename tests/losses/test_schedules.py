@@ -68,10 +68,12 @@ def test_agrees_with_optax():
         np.testing.assert_allclose(ours(steps), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("step,expected", [(0, 1.0), (4, 1.0), (5, 0.5), (6, 0.5), (8, 0.5)])
+@pytest.mark.parametrize("step,expected", [(0, 1.0), (4, 1.0), (5, 0.3), (6, 0.3), (8, 0.3)])
 def test_piecewise_moves_on_at_its_first_boundary(step, expected):
-    schedule = schedules.piecewise_schedule([5, 9], [1.0, 0.5, 0.0])
-    assert schedule(step) == jax.jit(schedule)(jnp.int32(step)) == expected
+    schedule = schedules.piecewise_schedule([5, 9], [1.0, 0.3, 0.0])
+    for value in (schedule(step), jax.jit(schedule)(jnp.int32(step)), schedule(np.array([step]))):
+        assert value.dtype == jnp.float32
+        assert value == np.float32(expected)
 
 
 def test_piecewise_ends_in_its_last_value_and_may_have_no_boundary():
@@ -123,6 +125,12 @@ def test_dropping_the_teacher_on_the_host_drops_nothing_that_counts(steps):
 )
 def test_lengths_are_counts_or_fractions_of_the_run(length, expected):
     assert schedules.resolve_steps(length, 1000, "teacher.steps") == expected
+
+
+@pytest.mark.parametrize("length,expected", [(0.24, 2), (0.26, 3), (0.25, 2), (0.35, 4), (0.45, 4)])
+def test_a_fraction_is_rounded_to_the_nearest_count_and_a_tie_to_the_even_one(length, expected):
+    """Of 10 updates; each of int, floor, ceil and rounding ties upwards fails on one of these."""
+    assert schedules.resolve_steps(length, 10, "teacher.steps") == expected
 
 
 @pytest.mark.parametrize("length", [1.5, -0.1, -3, True, float("nan")])

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from fastwhisper_jax.losses.token_losses import cross_entropy, kl_divergence
+from fastwhisper_jax.losses.askd import cross_entropy, kl_divergence
 
 SHAPES = [(), (5,), (2, 3)]
 

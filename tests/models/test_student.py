@@ -1,4 +1,6 @@
-"""The student is its teacher with layers left out, and nothing else changed."""
+"""The student is its teacher without some layers; nothing else changes."""
+
+import dataclasses
 
 import jax
 import numpy as np
@@ -9,7 +11,7 @@ from fastwhisper_jax.models.student import kept_layers, student_dimensions, stud
 
 
 @pytest.mark.parametrize(
-    "count, of, kept",
+    "count, layers, kept",
     [
         (1, 6, (5,)),
         (2, 6, (0, 5)),
@@ -20,17 +22,17 @@ from fastwhisper_jax.models.student import kept_layers, student_dimensions, stud
         (1, 1, (0,)),
     ],
 )
-def test_a_count_is_spread_as_far_as_possible(count, of, kept):
-    assert kept_layers(count, of, "student.decoder_layers") == kept
+def test_a_count_is_spread_as_far_as_possible(count, layers, kept):
+    assert kept_layers(count, layers, "student.decoder_layers") == kept
 
 
-@pytest.mark.parametrize("of", [1, 4, 6, 12, 24, 32])
-def test_every_count_keeps_the_last_layer_and_none_twice(of):
-    for count in range(1, of + 1):
-        kept = kept_layers(count, of, "layers")
+@pytest.mark.parametrize("layers", [1, 4, 6, 12, 24, 32])
+def test_every_count_keeps_the_last_layer_and_none_twice(layers):
+    for count in range(1, layers + 1):
+        kept = kept_layers(count, layers, "layers")
         assert len(set(kept)) == count
         assert kept == tuple(sorted(kept))
-        assert kept[-1] == of - 1
+        assert kept[-1] == layers - 1
         assert count == 1 or kept[0] == 0
 
 
@@ -47,12 +49,12 @@ def test_a_count_out_of_range_names_the_range(choice):
 
 @pytest.mark.parametrize("choice", [(), (1, 0), (0, 0), (0, 6), (-1, 2)])
 def test_indices_must_ascend_within_the_teacher(choice):
-    with pytest.raises(InputError, match=r"student\.x=.*must ascend and lie in 0 to 5"):
+    with pytest.raises(InputError, match=r"student\.x=.*must ascend, from 0 to at most 5"):
         kept_layers(choice, 6, "student.x")
 
 
 def test_dimensions_change_in_depth_and_context_only(dims):
-    teacher = dims.__class__(**vars(dims) | {"n_audio_ctx": 1500})
+    teacher = dataclasses.replace(dims, n_audio_ctx=1500)
     student = student_dimensions(teacher, teacher, (0,), (0, 2), 20.0)
     assert student.context_seconds == 20.0
     changed = {n: v for n, v in vars(student).items() if v != getattr(teacher, n)}
@@ -61,30 +63,30 @@ def test_dimensions_change_in_depth_and_context_only(dims):
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 30.5, 31.0, 12.5])
 def test_a_context_must_be_whole_seconds_of_the_teachers(dims, seconds):
-    teacher = dims.__class__(**vars(dims) | {"n_audio_ctx": 1500})
+    teacher = dataclasses.replace(dims, n_audio_ctx=1500)
     with pytest.raises(InputError, match=rf"student\.context_seconds={seconds}.* most .* 30"):
         student_dimensions(teacher, teacher, (0,), (0,), seconds)
 
 
-def test_a_student_of_another_model_hears_what_both_hear(dims):
-    def heard(teacher, origin, seconds):
-        """Each in positions."""
-        models = [dims.__class__(**vars(dims) | {"n_audio_ctx": n}) for n in (teacher, origin)]
+def test_the_window_of_a_student_of_another_model_is_at_most_that_of_both(dims):
+    def positions(teacher, origin, seconds):
+        """Returns the student's encoder positions; teacher and origin are given theirs."""
+        models = [dataclasses.replace(dims, n_audio_ctx=n) for n in (teacher, origin)]
         return student_dimensions(*models, (0,), (0,), seconds).n_audio_ctx
 
-    assert [heard(500, 1500, None), heard(500, 1500, 5.0)] == [500, 250]
-    assert heard(1500, 500, 10.0) == 500
+    assert [positions(500, 1500, None), positions(500, 1500, 5.0)] == [500, 250]
+    assert positions(1500, 500, 10.0) == 500
     with pytest.raises(InputError, match=r"context_seconds=11.0 .* most the teacher's 10$"):
-        heard(500, 1500, 11.0)
+        positions(500, 1500, 11.0)
     with pytest.raises(InputError, match=r"context_seconds=11.0 .* most student\.path's 10$"):
-        heard(1500, 500, 11.0)
+        positions(1500, 500, 11.0)
     with pytest.raises(InputError, match=r"=none \(the teacher's 30\) .* student\.path's 10$"):
-        heard(1500, 500, None)
+        positions(1500, 500, None)
 
 
 def test_parameters_are_the_teachers_at_the_kept_layers_bit_for_bit(dims, params):
-    cut = dims.__class__(**vars(dims) | {"n_audio_ctx": 12, "n_audio_layer": 1, "n_text_layer": 2})
-    student = student_params(params, cut, (1,), (0, 2))
+    sizes = {"n_audio_ctx": 12, "n_audio_layer": 1, "n_text_layer": 2}
+    student = student_params(params, dataclasses.replace(dims, **sizes), (1,), (0, 2))
     shapes = jax.tree.map(lambda x: x.shape, student)
     kept = {"encoder": [1], "decoder": [0, 2]}
     for stack, layers in kept.items():
@@ -98,7 +100,7 @@ def test_parameters_are_the_teachers_at_the_kept_layers_bit_for_bit(dims, params
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_parameters_are_float32_on_the_host_and_what_is_not_cut_takes_no_memory(dims, dtype):
+def test_parameters_are_float32_on_the_host_and_whole_stacks_take_no_memory(dims, dtype):
     ones = np.ones((dims.n_audio_ctx, 2), dtype)
     teacher = {
         "encoder": {"layers": {"bias": ones[:2]}, "positions": ones},

@@ -1,7 +1,7 @@
-"""Decoding a few tokens at a time with cached keys and values.
+"""The decoder on a few tokens at a time, with cached keys and values.
 
-Layers are unrolled here: a scan over stacked weights would copy each layer's weights for every
-token. Unstack them once, outside the token loop (`unstack_layers`).
+The layers are unrolled. A scan over stacked weights would copy the weights of each layer for every
+token. `unstack_layers` unstacks them once, outside the loop over tokens.
 """
 
 import dataclasses
@@ -19,7 +19,12 @@ from fastwhisper_jax.models.whisper.forward import Params
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer: its own tokens' (B, N, K, H) and the audio's (B, N, S, H)."""
+    """Keys and values of one layer.
+
+    Attributes:
+        keys, values: (B, N, K, H), of the tokens.
+        cross_keys, cross_values: (B, N, S, H), of the audio.
+    """
 
     keys: jax.Array
     values: jax.Array
@@ -28,23 +33,28 @@ class LayerCache(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """The state of decoding: the number of tokens seen (int32 scalar) and every layer's cache."""
+    """The state of cached decoding.
+
+    Attributes:
+        position: the number of tokens in the cache, int32 scalar.
+        layers: the cache of every layer.
+    """
 
     position: jax.Array
     layers: tuple[LayerCache, ...]
 
 
 def _layer(dims: ModelDimensions, options: ModelOptions) -> DecoderLayer:
-    # Whole on every device, as `unstack_layers` leaves it.
+    # `unstack_layers` has gathered the weights, so none is sharded over the tensor axis.
     options = dataclasses.replace(options, tensor_axis=None)
     return DecoderLayer(dims.n_state, dims.n_text_head, dims.n_text_mlp, options)
 
 
 def unstack_layers(params: Params, dims: ModelDimensions, options: ModelOptions) -> dict[str, Any]:
-    """The decoder's parameters in the compute dtype, `layers` as a tuple of one tree a layer.
+    """Returns the decoder's parameters in the compute dtype, `layers` as a tuple of one tree each.
 
-    On a mesh each device holds all of them: what they are for is a loop over tokens, in which a
-    divided one would be all_gather, or the states of all devices exchanged, for every token.
+    On a mesh every device holds all of them. Sharded weights would be gathered again for every
+    token of the loop.
     """
     decoder = jax.tree.map(
         lambda x: all_gather(x.astype(options.compute_dtype), options), dict(params["decoder"])
@@ -61,15 +71,15 @@ def start(
     options: ModelOptions,
     max_length: int,
 ) -> Cache:
-    """An empty cache for `max_length` tokens, with the audio's keys and values projected once.
+    """Returns a cache without tokens, with the keys and values of the audio.
 
     Args:
         decoder: the result of `unstack_layers`.
         dims: sizes of the model.
         encoder_states: (B, S, D), the output of `encode`.
         options: how to compute.
-        max_length: K, the most tokens (prompt and generated) that will be seen; alternatives
-            count each.
+        max_length: K, the most tokens that the cache will hold: the prompt, generated tokens and
+            every alternative.
     """
     layer = _layer(dims, options)
     dtype = options.compute_dtype
@@ -90,34 +100,35 @@ def extend(
     cache: Cache,
     tokens: jax.Array,
     options: ModelOptions,
-    places: jax.Array | None = None,
+    positions: jax.Array | None = None,
     mask: jax.Array | None = None,
 ) -> tuple[jax.Array, Cache]:
-    """Feeds the next tokens; returns their states and the cache.
+    """Runs the decoder on the next tokens, and adds them to the cache.
 
-    By default the tokens follow what the cache holds. With `places` and `mask` they are
-    alternatives to each other instead, or go on from any of those fed before: several texts over
-    one audio then share its keys and values and those of what they have in common, and choosing
-    among them moves nothing in the cache.
+    By default the tokens follow those in the cache. With `positions` and `mask` they may instead
+    be alternatives to each other, or continue any earlier token. Several texts about one audio then
+    share its keys and values, and those of their common tokens. To choose among them, nothing in
+    the cache has to be moved.
 
     Args:
         decoder: the result of `unstack_layers`.
         dims: sizes of the model.
-        cache: of `start` or of the call before.
+        cache: the result of `start` or of the previous call.
         tokens: (B, T) int32.
         options: how to compute.
-        places: (B, T) int32, where each token stands in its text.
-        mask: (B, 1, T, K) bool, the tokens of the cache that each one attends to, itself included:
-            this call's lie at cache.position and after.
+        positions: (B, T) int32, the position of each token in its own text.
+        mask: (B, 1, T, K) bool, True at the tokens of the cache that each token attends to, itself
+            included. The new tokens are at cache.position and after.
 
     Returns:
-        states (B, T, D), and the cache with the T tokens.
+        The states (B, T, D), and the cache with the T tokens.
     """
-    fed = cache.position + jnp.arange(tokens.shape[1])
-    positions = decoder["positions"][fed[None] if places is None else places]
+    indices = cache.position + jnp.arange(tokens.shape[1])
+    if positions is None:
+        positions = indices[None]
     if mask is None:
-        mask = jnp.arange(cache.layers[0].keys.shape[2])[None, :] <= fed[:, None]
-    x = decoder["embed_tokens"][tokens] + positions
+        mask = jnp.arange(cache.layers[0].keys.shape[2])[None, :] <= indices[:, None]
+    x = decoder["embed_tokens"][tokens] + decoder["positions"][positions]
     layer = _layer(dims, options)
     caches = []
     for params, old in zip(decoder["layers"], cache.layers, strict=True):

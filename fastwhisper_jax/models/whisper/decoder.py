@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from fastwhisper_jax.models.attention import Attention
-from fastwhisper_jax.models.layers import EMBEDDING_STDDEV, MLP, Norm, rematerialised
+from fastwhisper_jax.models.layers import EMBEDDING_STDDEV, MLP, Norm, stack_of_layers
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.partition import embedding_lookup, with_sharding_constraint
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -29,7 +29,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(self.options.dropout)
 
     def __call__(self, x: jax.Array, encoder_states: jax.Array) -> tuple[jax.Array, None]:
-        """Maps all target positions x (B, T, D) at once; encoder_states (B, S, D) is the encoder's."""
+        """Maps all target positions x (B, T, D) at once, given encoder_states (B, S, D)."""
         x = with_sharding_constraint(x, self.options)
         normed = self.attn_norm(x)
         keys, values = self.attn.keys_values(normed)
@@ -39,7 +39,7 @@ class DecoderLayer(nn.Module):
         return with_sharding_constraint(x, self.options), None
 
     def cross_keys_values(self, encoder_states: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What the cached path keeps of encoder_states (B, S, D): keys and values (B, N, S, H)."""
+        """Projects encoder_states (B, S, D) to the keys and values (B, N, S, H) of the cache."""
         return self.cross_attn.keys_values(encoder_states)
 
     def extend(
@@ -52,9 +52,17 @@ class DecoderLayer(nn.Module):
         position: jax.Array,
         mask: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Maps x (B, T, D), which attends by `mask`, (T, K) or (B, 1, T, K).
+        """Maps new target positions x (B, T, D), and adds them to the cache.
 
-        Its keys and values are written to keys, values (B, N, K, H) at `position`.
+        Args:
+            x: (B, T, D).
+            keys, values: (B, N, K, H), the cache.
+            cross_keys, cross_values: (B, N, S, H).
+            position: where in the cache the keys and values of x are written.
+            mask: (T, K) or (B, 1, T, K), True where x attends to the cache.
+
+        Returns:
+            (B, T, D), and the new keys and values of the cache.
         """
         normed = self.attn_norm(x)
         new_keys, new_values = self.attn.keys_values(normed)
@@ -82,10 +90,10 @@ class DecoderLayer(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """Maps tokens (B, T) and audio features (B, S, D) to states (B, T, D).
+    """Maps tokens (B, T) and encoder states (B, S, D) to decoder states (B, T, D).
 
-    The states are those after the last LayerNorm; the vocabulary projection, tied to
-    `embed_tokens`, is left to the caller, who can chunk it.
+    The states are those after the last LayerNorm. The caller projects them on the vocabulary with
+    `embed_tokens`, and may do so in chunks.
     """
 
     dims: ModelDimensions
@@ -98,15 +106,10 @@ class TextDecoder(nn.Module):
         embed_tokens = self.param("embed_tokens", normal, (dims.n_vocab, dims.n_state))
         positions = self.param("positions", normal, (dims.n_text_ctx, dims.n_state))
         dtype = options.compute_dtype
-        # Positions are added in float32 and rounded once, also where the table is read divided.
+        # Positions are added in float32 and the sum is rounded once, on every mesh.
         x = embedding_lookup(embed_tokens, tokens, options) + positions[None, : tokens.shape[1]]
         x = with_sharding_constraint(x.astype(dtype), options)
-        layers = nn.scan(
-            rematerialised(DecoderLayer, options),
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
-            length=dims.n_text_layer,
-        )(dims.n_state, dims.n_text_head, dims.n_text_mlp, options, name="layers")
-        x, _ = layers(x, encoder_states.astype(dtype))
+        layers = stack_of_layers(DecoderLayer, dims.n_text_layer, options)
+        sizes = dims.n_state, dims.n_text_head, dims.n_text_mlp
+        x, _ = layers(*sizes, options, name="layers")(x, encoder_states.astype(dtype))
         return Norm(options, name="norm")(x)

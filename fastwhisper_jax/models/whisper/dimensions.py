@@ -7,9 +7,9 @@ from fastwhisper_jax.audio.constants import FRAMES_PER_POSITION, FRAMES_PER_SECO
 
 @dataclasses.dataclass(frozen=True)
 class ModelDimensions:
-    """Sizes of a Whisper model. Hashable, so that it can be a static argument of `jax.jit`.
+    """Sizes of a Whisper model. They are hashable, so that `jax.jit` can take them as static.
 
-    The names are those of openai/whisper's `ModelDimensions`; the two stacks share one width.
+    The names are those of openai/whisper's `ModelDimensions`. Encoder and decoder have one width.
 
     Attributes:
         n_mels: M, mel bins of the input (80, or 128 since large-v3).

@@ -8,17 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastwhisper_jax.models.attention import Attention
-from fastwhisper_jax.models.layers import MLP, Norm, gelu, rematerialised
+from fastwhisper_jax.models.layers import MLP, Norm, gelu, stack_of_layers
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.partition import all_gather, with_sharding_constraint
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 
 def sinusoids(length: int, width: int, max_timescale: float = 10_000.0) -> np.ndarray:
-    """Sinusoidal positions (length, width), float32.
+    """Returns sinusoidal positions (length, width), float32.
 
-    Source: openai/whisper, `model.py`, `sinusoids`. Whisper keeps them in its weights; they are
-    never trained.
+    Whisper keeps them in its weights, but never trains them.
+
+    Source: openai/whisper, `model.py`, `sinusoids`.
     """
     half = width // 2
     scales = np.exp(-np.log(max_timescale) / (half - 1) * np.arange(half))
@@ -27,7 +28,7 @@ def sinusoids(length: int, width: int, max_timescale: float = 10_000.0) -> np.nd
 
 
 class Conv(nn.Module):
-    """A convolution of width 3 over time, one frame of padding on either side."""
+    """A convolution of width 3 over time, with one frame of padding on either side."""
 
     features: int
     stride: int
@@ -66,7 +67,7 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(self.options.dropout)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, None]:
-        """Maps x (B, S, D) to (B, S, D); the second result is what `nn.scan` would stack."""
+        """Maps x (B, S, D) to (B, S, D). `nn.scan` needs the second result."""
         deterministic = not self.has_rng("dropout")
         x = with_sharding_constraint(x, self.options)
         normed = self.attn_norm(x)
@@ -93,11 +94,7 @@ class AudioEncoder(nn.Module):
             "positions", lambda _: jnp.asarray(sinusoids(dims.n_audio_ctx, dims.n_state))
         )
         x = x + all_gather(positions.astype(x.dtype), options)[None]
-        layers = nn.scan(
-            rematerialised(EncoderLayer, options),
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            length=dims.n_audio_layer,
-        )(dims.n_state, dims.n_audio_head, dims.n_audio_mlp, options, name="layers")
-        x, _ = layers(x)
+        layers = stack_of_layers(EncoderLayer, dims.n_audio_layer, options)
+        sizes = dims.n_state, dims.n_audio_head, dims.n_audio_mlp
+        x, _ = layers(*sizes, options, name="layers")(x)
         return Norm(options, name="norm")(x)

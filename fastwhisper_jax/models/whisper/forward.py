@@ -1,8 +1,8 @@
 """Whisper as pure functions of parameters and arrays: `encode`, `decode`, `logits`.
 
-Parameters are a nested dict `{"encoder": ..., "decoder": ...}`; the leaves under `layers` are
-stacked on a leading layer axis, so that one compiled layer serves all depths. Every function reads
-only the part that it names.
+Parameters are a nested dict `{"encoder": ..., "decoder": ...}`. The leaves under `layers` are
+stacked on a leading layer axis, so that one compiled layer serves all depths. Each function reads
+only the part of the parameters that it names.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ Params = Mapping[str, Any]
 
 
 def init_params(dims: ModelDimensions, key: jax.Array) -> dict[str, Any]:
-    """Random float32 parameters of a Whisper of the given sizes."""
+    """Returns random float32 parameters of a Whisper of the given sizes."""
     options = ModelOptions()
     encoder_key, decoder_key = jax.random.split(key)
     log_mel = jnp.zeros((1, dims.n_frames, dims.n_mels))
@@ -39,17 +39,17 @@ def encode(
     options: ModelOptions,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """Audio features of log-mel spectrograms.
+    """Returns the encoder states of log-mel spectrograms.
 
     Args:
         params: parameters; only `params["encoder"]` is read.
         dims: sizes of the model.
-        log_mel: (B, L, M) float32, L = 2 S frames of a full window.
+        log_mel: (B, L, M) float32, a full window of L = 2 S frames.
         options: how to compute.
-        dropout_key: turns residual dropout on (training only).
+        dropout_key: the key of residual dropout, for training; None for no dropout.
 
     Returns:
-        (B, S, D) in the compute dtype, after the encoder's last LayerNorm.
+        (B, S, D) in the compute dtype, after the last LayerNorm of the encoder.
 
     Source: transformers `WhisperEncoder`; openai/whisper `AudioEncoder`.
     """
@@ -70,7 +70,7 @@ def decode(
     options: ModelOptions,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """Decoder states of all target positions at once (teacher forcing).
+    """Returns the decoder states of all target positions at once (teacher forcing).
 
     Args:
         params: parameters; only `params["decoder"]` is read.
@@ -78,10 +78,10 @@ def decode(
         tokens: (B, T) int32, T <= n_text_ctx.
         encoder_states: (B, S, D), the output of `encode`.
         options: how to compute.
-        dropout_key: turns residual dropout on (training only).
+        dropout_key: the key of residual dropout, for training; None for no dropout.
 
     Returns:
-        (B, T, D) in the compute dtype, after the last LayerNorm: `logits` projects them.
+        (B, T, D) in the compute dtype, after the last LayerNorm. `logits` projects them.
 
     Source: transformers `WhisperDecoder`; openai/whisper `TextDecoder`.
     """
@@ -92,6 +92,6 @@ def decode(
 
 
 def logits(params: Params, states: jax.Array) -> jax.Array:
-    """Projects decoder states (..., T, D) on the tied token embedding: (..., T, V) float32."""
+    """Projects decoder states (..., T, D) on the tied token embedding to (..., T, V), float32."""
     embedding = params["decoder"]["embed_tokens"].astype(states.dtype)
     return jnp.einsum("...TD,VD->...TV", states, embedding, preferred_element_type=jnp.float32)

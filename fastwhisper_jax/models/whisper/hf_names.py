@@ -11,8 +11,8 @@ from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 Params = dict[str, Any]
 
-# (our path, Hugging Face's PyTorch name, our shape in dimension letters). "{layer}" in a name says
-# that theirs is one tensor a layer and ours one array for all layers, stacked on a leading axis.
+# (our path, Hugging Face's PyTorch name, our shape in dimension letters). "{layer}" in a name means
+# that they have one tensor for each layer, and we have one array with a leading layer axis.
 _IN_BOTH_STACKS = (
     ("layers/attn_norm/scale", "layers.{layer}.self_attn_layer_norm.weight", "D"),
     ("layers/attn_norm/bias", "layers.{layer}.self_attn_layer_norm.bias", "D"),
@@ -54,7 +54,7 @@ _IN_DECODER = (
     ("layers/cross_attn/out/bias", "layers.{layer}.encoder_attn.out_proj.bias", "D"),
     *_IN_BOTH_STACKS,
 )
-# The output projection is the token embedding itself: files may hold it a second time.
+# The output projection is the token embedding. A file may contain it a second time, by this name.
 TIED_NAMES = frozenset({"proj_out.weight"})
 
 
@@ -71,7 +71,7 @@ class Row(NamedTuple):
 
     @property
     def is_transposed(self) -> bool:
-        """PyTorch's kernels are ours with all axes reversed; everything else is the same."""
+        """PyTorch's kernels have our axes in reverse order; other tensors are the same."""
         return self.ours.endswith("/kernel")
 
 
@@ -83,12 +83,12 @@ TABLE = tuple(
 
 
 def layer_count(row: Row, dims: ModelDimensions) -> int:
-    """Number of layers of the stack that a row belongs to."""
+    """Returns the number of layers of the stack that a row belongs to."""
     return dims.n_audio_layer if row.ours.startswith("encoder/") else dims.n_text_layer
 
 
 def layer_shape(row: Row, dims: ModelDimensions) -> tuple[int, ...]:
-    """Shape of a row's parameter in our layout, without the layer axis."""
+    """Returns the shape of a row's parameter in our layout, without the layer axis."""
     sizes = {
         "3": 3,
         "D": dims.n_state,
@@ -102,7 +102,7 @@ def layer_shape(row: Row, dims: ModelDimensions) -> tuple[int, ...]:
 
 
 def param_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
-    """Our paths ("encoder/conv1/kernel") and their shapes, layers stacked."""
+    """Returns our paths ("encoder/conv1/kernel") and their shapes, with the layer axis."""
     return {
         row.ours: (layer_count(row, dims),) * row.is_stacked + layer_shape(row, dims)
         for row in TABLE
@@ -110,12 +110,12 @@ def param_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
 
 
 def parameter_count(dims: ModelDimensions) -> int:
-    """Number of parameters; the tied output projection is the token embedding and counts once."""
+    """Returns the number of parameters. The tied output projection counts once."""
     return sum(math.prod(shape) for shape in param_shapes(dims).values())
 
 
 def tensor_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
-    """Hugging Face's PyTorch names and the shapes of their tensors."""
+    """Returns Hugging Face's PyTorch names and the shapes of their tensors."""
     shapes = {}
     for row in TABLE:
         shape = layer_shape(row, dims)
@@ -125,12 +125,12 @@ def tensor_shapes(dims: ModelDimensions) -> dict[str, tuple[int, ...]]:
 
 
 def params_from_tensors(read: Callable[[str], np.ndarray], dims: ModelDimensions) -> Params:
-    """Build our parameter tree from Hugging Face's tensors, as float32.
+    """Builds our parameter tree from Hugging Face's tensors, as float32.
 
     Args:
-        read: gives the tensor of a PyTorch name. Called once a name, so that one tensor at a time
-            needs memory beside the result.
-        dims: sizes that the tensors are known to have.
+        read: returns the tensor of a PyTorch name. It is called once for each name, so that beside
+            the result only one tensor is in memory at a time.
+        dims: sizes of the model, which the tensors must have.
 
     Returns:
         Nested dict of NumPy float32 arrays.
@@ -146,7 +146,7 @@ def params_from_tensors(read: Callable[[str], np.ndarray], dims: ModelDimensions
 
 
 def tensors_from_params(params: Params, dims: ModelDimensions) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (name, tensor) in Hugging Face's PyTorch layout: `params_from_tensors` undone."""
+    """Yields (name, tensor) in Hugging Face's PyTorch layout; undoes `params_from_tensors`."""
     flat = traverse_util.flatten_dict(params, sep="/")
     for row in TABLE:
         array = np.asarray(flat[row.ours])
@@ -156,10 +156,10 @@ def tensors_from_params(params: Params, dims: ModelDimensions) -> Iterator[tuple
 
 
 def flax_tree_from_params(params: Params, dims: ModelDimensions) -> Params:
-    """Our parameters as transformers' FlaxWhisper keeps them.
+    """Returns our parameters as the tree of transformers' FlaxWhisper.
 
-    FlaxWhisper's names are the PyTorch ones with a leaf called after its kind, one subtree a layer
-    under the keys "0", "1", ...; its arrays are laid out as ours.
+    FlaxWhisper uses the PyTorch names, but names each leaf by its kind (kernel, bias, scale,
+    embedding). Each layer is a subtree under the key "0", "1", .... Its arrays have our layout.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     tree = {}

@@ -1,13 +1,13 @@
-"""Where Whisper's parameters lie on a mesh with the axes `data`, `fsdp` and `tensor`.
+"""How Whisper's parameters are sharded on a mesh with the axes `data`, `fsdp` and `tensor`.
 
-The vocabulary's size is odd for every published Whisper but one, so the embedding is divided over
-its width.
+The embedding is sharded over its width, because a vocabulary such as 51865 does not divide evenly
+over devices.
 """
 
 from jax.sharding import PartitionSpec as P
 
-# Of the embedding, from the axis that divides it first: the neighbours along `fsdp` then hold
-# neighbouring columns, and those along `tensor` whole stretches of them.
+# The axes that shard the width of the embedding, outermost first. Devices next to each other along
+# `fsdp` then hold adjacent columns, and each index along `tensor` holds one contiguous range.
 WIDTH_AXES = ("tensor", "fsdp")
 
 RULES: tuple[tuple[str, P], ...] = (

@@ -1,10 +1,20 @@
-"""The objective once more, from its formula, in float64 NumPy; and batches to compute it on."""
+"""The objective computed from its formula in float64 NumPy, and random batches to compute it on."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
+
+from fastwhisper_jax.losses.askd import Weights
+from fastwhisper_jax.losses.chunked import (
+    ChunkSettings,
+    LogitFactors,
+    Sums,
+    Targets,
+    distillation_sums,
+)
+
+WEIGHTS = Weights(0.3, 0.5, 0.2)
 
 
 class Reference(NamedTuple):
@@ -22,7 +32,8 @@ def _log_softmax(logits):
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def _reference(student, teacher, earlier, labels, weights, temperature=1.0, adaptive=False):
+def reference(student, teacher, self_teacher, labels, weights, temperature=1.0, adaptive=False):
+    """Returns the `Reference` of logits (..., V) and labels (...)."""
     student = np.asarray(student, np.float64)
     ce_weight, teacher_weight, self_weight = (
         np.full(labels.shape, np.float64(weight)) for weight in weights
@@ -37,7 +48,7 @@ def _reference(student, teacher, earlier, labels, weights, temperature=1.0, adap
     loss = ce_weight * ce
     gradient = ce_weight[..., None] * (np.exp(hard) - one_hot)
     divergences = []
-    for target, weight in ((teacher, teacher_weight), (earlier, self_weight)):
+    for target, weight in ((teacher, teacher_weight), (self_teacher, self_weight)):
         if target is None:
             divergences.append(np.zeros(labels.shape))
             continue
@@ -49,33 +60,45 @@ def _reference(student, teacher, earlier, labels, weights, temperature=1.0, adap
     return Reference(loss, ce, *divergences, gradient)
 
 
-@pytest.fixture(scope="session")
-def reference():
-    """reference(student, teacher, earlier, labels, weights, temperature, adaptive) -> Reference."""
-    return _reference
+class Models(NamedTuple):
+    """What the logits of each model are made of; None for a model that is not run."""
+
+    student: LogitFactors
+    teacher: LogitFactors | None
+    self_teacher: LogitFactors | None
 
 
-def _batch(rows, length, width, vocabulary, seed=0, teacher_width=None):
-    """Arguments of distillation_sums; about 3 of 4 tokens are targets, half as the teacher says."""
-    generator = np.random.default_rng(seed)
+def make_batch(rows, length, width, vocabulary, teacher_width=None):
+    """Returns `Models`, and labels with their mask.
+
+    About 3 of 4 tokens are targets. About half of the labels are the teacher's best token.
+    """
+    generator = np.random.default_rng(0)
 
     def normal(*shape):
         return jnp.asarray(generator.normal(size=shape), jnp.float32)
 
-    widths = {"student": width, "teacher": teacher_width or width, "self": width}
-    arrays = {}
-    for who, size in widths.items():
-        arrays[f"{who}_states"] = normal(rows, length, size)
-        arrays[f"{who}_embedding"] = 2 * normal(vocabulary, size) / np.sqrt(size)
-    best = jnp.argmax(arrays["teacher_states"] @ arrays["teacher_embedding"].T, axis=-1)
+    def factors(size):
+        return LogitFactors(
+            normal(rows, length, size), 2 * normal(vocabulary, size) / np.sqrt(size)
+        )
+
+    models = Models(factors(width), factors(teacher_width or width), factors(width))
+    best = jnp.argmax(logits_of(models.teacher), axis=-1)
     other = jnp.asarray(generator.integers(0, vocabulary, (rows, length)))
     is_best = jnp.asarray(generator.random((rows, length)) < 0.5)
     mask = jnp.asarray(generator.random((rows, length)) < 0.75, jnp.float32).at[0, 0].set(1.0)
     labels = jnp.where(is_best, best, other).astype(jnp.int32)
-    return arrays, {"labels": labels, "label_mask": mask}
+    return models, {"labels": labels, "label_mask": mask}
 
 
-@pytest.fixture(scope="session")
-def make_batch():
-    """make_batch(rows, length, width, vocabulary) -> arrays and tokens of distillation_sums."""
-    return _batch
+def logits_of(factors):
+    """Returns the logits (B, T, V) of `LogitFactors`, or None of None."""
+    return None if factors is None else factors.states @ factors.embedding.T
+
+
+def batch_sums(models, labels, label_mask, weights=WEIGHTS, chunk_tokens=8, **settings) -> Sums:
+    """Returns `distillation_sums` of a batch."""
+    student, *teachers = models
+    targets = Targets(labels, label_mask, weights, *teachers)
+    return distillation_sums(student, targets, ChunkSettings(chunk_tokens, **settings))
