@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
 from fastwhisper_jax.export.hf_configs import SIZES
-from fastwhisper_jax.models.whisper import hf_names as names
+from fastwhisper_jax.models.whisper import hf_names
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.models.whisper.forward import init_params
 
@@ -60,7 +60,7 @@ def write_untrained(folder: Path, texts: Sequence[str], seed: int) -> None:
     for name, content in _json_files(ids).items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     params = jax.device_get(init_params(DIMS, jax.random.key(seed)))
-    tensors = dict(names.tensors_from_params(params, DIMS))
+    tensors = dict(hf_names.tensors_from_params(params, DIMS))
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
