@@ -8,12 +8,8 @@ from pathlib import Path
 import safetensors
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.export.hf_configs import (
-    HFConfig,
-    read_generation_config,
-    read_json,
-    read_model_config,
-)
+from fastwhisper_jax.export import hf_configs
+from fastwhisper_jax.export.hf_configs import HFConfig
 from fastwhisper_jax.models.whisper import hf_names
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
@@ -105,8 +101,8 @@ def load_model(folder: Path) -> LoadedModel:
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give a Hugging Face Whisper folder")
-    config, dims = read_model_config(folder)
-    generation_config = read_generation_config(folder, config, dims)
+    config, dims = hf_configs.read_model_config(folder)
+    generation_config = hf_configs.read_generation_config(folder, config, dims)
     files = {file: _open_safetensors(file) for file in _weight_files(folder)}
     holders = {name: handle for handle in files.values() for name in handle.keys()}
     _check_tensors(folder, holders, dims)
@@ -120,7 +116,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        weight_map = read_json(index).get("weight_map")
+        weight_map = hf_configs.read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise InputError(f"{index} has no weight_map; copy or download it again")
         files = [folder / name for name in sorted(set(weight_map.values()))]

@@ -3,12 +3,7 @@
 The base model is the model whose layers the student was initialised from, usually its teacher.
 """
 
-from fastwhisper_jax.audio.constants import (
-    FRAMES_PER_SECOND,
-    HOP_SAMPLES,
-    SAMPLE_RATE_HZ,
-    WINDOW_SAMPLES,
-)
+from fastwhisper_jax.audio.constants import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_configs import SIZES, HFConfig
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -125,7 +120,7 @@ def student_preprocessor_config(base: HFConfig, dims: ModelDimensions) -> HFConf
     Raises:
         InputError: the context is not a whole number of seconds, as the file format requires.
     """
-    if dims.n_frames % FRAMES_PER_SECOND:
+    if dims.context_seconds % 1:
         raise InputError(
             f"a context of {dims.context_seconds} s cannot be written to preprocessor_config.json,"
             " which holds whole seconds; train with student.context_seconds a whole number"
@@ -142,7 +137,7 @@ def student_preprocessor_config(base: HFConfig, dims: ModelDimensions) -> HFConf
     }
     own = {
         "feature_size": dims.n_mels,
-        "chunk_length": dims.n_frames // FRAMES_PER_SECOND,
+        "chunk_length": int(dims.context_seconds),
         "n_samples": dims.n_samples,
         "nb_max_frames": dims.n_frames,
     }
