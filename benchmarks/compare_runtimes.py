@@ -28,7 +28,7 @@ from fastwhisper_jax.data.manifest import read_manifest
 from fastwhisper_jax.evaluation.error_rates import error_rates
 from fastwhisper_jax.evaluation.normalizers import NORMALIZERS, normalizer
 from fastwhisper_jax.evaluation.reports import hypotheses_path
-from fastwhisper_jax.export.hf_configs import dimensions_from_config, read_model_config
+from fastwhisper_jax.export.hf_configs import read_model_config
 from fastwhisper_jax.export.usage import usages
 
 PEER = Path(__file__).with_name("transcribe_elsewhere.py")
@@ -103,8 +103,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=224, metavar="N")
     parser.add_argument("--normalizer", choices=NORMALIZERS, default="english")
     options = parser.parse_args()
-    config = read_model_config(options.export)
-    dims = dimensions_from_config(config, options.export / "config.json")
+    config, dims = read_model_config(options.export)
     offered = usages(STUDENT, dims, options.language, config["torch_dtype"])
     converters = {usage.runtime: usage.convert for usage in offered}
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""The errors that reach a user as one line, without a traceback, and the exit codes of commands."""
+"""Errors that a user sees as one line without a traceback, and the exit codes of commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 75
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """The user gave something that cannot be used.
 
     The message is one line that says what was given, what must hold and what to do. The command
     line prints it without a traceback and exits with code 2.
@@ -15,27 +15,30 @@ class InputError(ValueError):
 
 
 class IntegrityError(RuntimeError):
-    """Something that this project wrote is damaged. The command line prints it and exits with 1."""
+    """A file that this project wrote is damaged. The command line exits with code 1."""
 
 
 class TrainingError(RuntimeError):
-    """A run cannot go on, such as for a loss that is not finite. The command line exits with 1."""
+    """A run cannot continue, e.g. its loss is not finite. The command line exits with code 1."""
 
 
 class Interrupted(RuntimeError):
-    """A command was asked to stop; the message says what is kept of its work. Exits with 75."""
+    """The user stopped a command. The message says what is kept. The exit code is 75."""
 
 
-# What ends a command with one line; anything else is a bug, with its traceback.
+# These errors end a command with one line. Any other error is a bug and shows its traceback.
 FORESEEN = (InputError, IntegrityError, TrainingError, Interrupted, KeyboardInterrupt)
 
 
 @contextmanager
 def interrupt_leaves(what: str) -> Iterator[None]:
-    """Says what an interrupt of the block leaves, where that is more than nothing.
+    """Tells the user what is left on disk when Ctrl-C interrupts the block.
+
+    Args:
+        what: the message.
 
     Raises:
-        Interrupted: instead of KeyboardInterrupt, with this message.
+        Interrupted: with that message, instead of KeyboardInterrupt.
     """
     try:
         yield
@@ -44,12 +47,12 @@ def interrupt_leaves(what: str) -> Iterator[None]:
 
 
 def extra(name: str) -> str:
-    """How to install an extra of this project, for an error's last words; no index has it."""
+    """Says how to install an extra of this project, which is not on a package index."""
     return f"pip install '.[{name}]' in the folder of this project"
 
 
 def exit_of(error: BaseException) -> tuple[int, str]:
-    """The exit code and the one line that stand for an error; one of a bug names its class."""
+    """Returns the exit code and the line to print. For a bug, the line names the error's class."""
     text = " ".join(str(error).split())
     if isinstance(error, InputError):
         return BAD_INPUT, f"error: {text}"

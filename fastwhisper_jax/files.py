@@ -1,7 +1,8 @@
-"""Files on a local disk or in an object store (gs://, s3://, az://), by one kind of path.
+"""Files on a local disk or in an object store (gs://, s3://, az://), with one path class for both.
 
-An object store has no append and no rename, and folders only in its objects' names; an object
-appears whole when it is complete. So files are written whole, in one go, and never changed.
+An object store cannot append to a file or rename it. Its folders exist only as parts of object
+names. An object becomes visible when it is complete. So files are written in one go and never
+changed.
 """
 
 import os
@@ -13,24 +14,24 @@ from etils.epath import Path
 from fastwhisper_jax.errors import InputError, extra
 
 _SCHEMES = ("gs://", "s3://", "az://")
-# How to install what provides each store, as the error says where it is absent.
+# How to install the package for each store, for error messages.
 _NEEDS = {"gs": extra("gcs"), "s3": "pip install s3fs", "az": "pip install adlfs"}
 
-# What another process has just written must be seen: no listing of a store is kept.
+# Do not cache listings of a store, so that new files of other processes are seen.
 for _name in ("gs", "gcs", "s3", "az"):
     fsspec.config.conf.setdefault(_name, {}).setdefault("use_listings_cache", False)
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path lies in an object store."""
+    """Whether a path is in an object store."""
     return os.fspath(path).startswith(_SCHEMES)
 
 
 def path_of(text: str | os.PathLike[str]) -> Path:
-    """The path that a text names; `~` is the home directory.
+    """Makes a path from text. `~` is the home directory.
 
     Raises:
-        InputError: it lies in a store of an unknown kind, or one whose package is not installed.
+        InputError: the kind of store is unknown, or its package is not installed.
     """
     name = os.fspath(text)
     scheme, separator, _ = name.partition("://")
@@ -51,22 +52,26 @@ def path_of(text: str | os.PathLike[str]) -> Path:
 
 
 def printable(name: str) -> str:
-    """A name as text that can be written anywhere: what of it is no UTF-8 stands as an escape."""
+    """Escapes the bytes of a file name that are not UTF-8, so that it can be printed."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def check_reachable(option: str, path: Path) -> bool:
-    """Whether anything lies at a path in a store.
+    """Whether a path in a store exists.
+
+    Args:
+        option: the option that named the path, for error messages.
+        path: in a store.
 
     Raises:
-        InputError: its store does not answer, or not to us.
+        InputError: the store cannot be reached or refuses access.
     """
     try:
-        path.stat()  # exists() of some stores is False as well where they refuse to answer
+        path.stat()  # exists() of some stores returns False when access is refused
         return True
     except FileNotFoundError:
         return False
-    except Exception as error:  # network, credentials: each store has its own classes
+    except Exception as error:  # each store has its own classes of errors
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"{option} {path} cannot be reached ({reason}); check its name, the network and the "
@@ -75,15 +80,15 @@ def check_reachable(option: str, path: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it; in a store there are none to be made."""
+    """Makes a folder and its parents. Does nothing in a store, which has no folders."""
     if not is_remote(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Writes a file that no reader ever sees half of; its folder must be there.
+    """Writes a file that no reader ever sees incomplete. Its folder must exist.
 
-    On a local disk it is written beside the target and renamed; an object appears whole anyway.
+    On a local disk, a temporary file is written beside the target and then renamed.
     """
     data = content.encode() if isinstance(content, str) else content
     if is_remote(path):
@@ -104,7 +109,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 def read_range(path: str, start: int, end: int) -> bytes:
-    """The bytes from `start` up to `end` of a file, and no others."""
+    """Reads the bytes of a file from `start` up to, but not including, `end`."""
     if is_remote(path):
         filesystem, name = fsspec.core.url_to_fs(path)
         data: bytes = filesystem.cat_file(name, start=start, end=end)
@@ -115,5 +120,5 @@ def read_range(path: str, start: int, end: int) -> bytes:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every file in a folder and in the folders in it, in the order of their names."""
+    """Lists every file in a folder and its subfolders, sorted by path."""
     return sorted(Path(root) / name for root, _, names in folder.walk() for name in names)

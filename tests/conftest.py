@@ -41,7 +41,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from fastwhisper_jax.cli import main
 from fastwhisper_jax.export.hf_configs import SIZES
-from fastwhisper_jax.models.whisper import hf_names as names
+from fastwhisper_jax.models.whisper import hf_names
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 # A shell starts what it puts in the background with SIGINT ignored, which children inherit.
@@ -100,17 +100,17 @@ def real_data() -> Path:
     return _folder_from("FASTWHISPER_REAL_DATA", "asterisk-en, asterisk-es and fsdd-digits")
 
 
-def random_params(dims: ModelDimensions) -> names.Params:
+def random_params(dims: ModelDimensions) -> hf_names.Params:
     """Every leaf different, the same at each call."""
     generator = np.random.default_rng(0)
     flat = {
         path: generator.normal(scale=0.3, size=shape).astype(np.float32)
-        for path, shape in names.param_shapes(dims).items()
+        for path, shape in hf_names.param_shapes(dims).items()
     }
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def write_whisper(folder: Path, dims: ModelDimensions, params: names.Params) -> Path:
+def write_whisper(folder: Path, dims: ModelDimensions, params: hf_names.Params) -> Path:
     """Writes what a published Whisper's folder holds."""
     folder.mkdir(parents=True)
     tokens = {
@@ -156,7 +156,7 @@ def write_whisper(folder: Path, dims: ModelDimensions, params: names.Params) -> 
     }.items():
         (folder / name).write_text(json.dumps(content))
     _tiny_tokenizer().save(str(folder / "tokenizer.json"))
-    tensors = dict(names.tensors_from_params(params, dims))
+    tensors = dict(hf_names.tensors_from_params(params, dims))
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return folder
 

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms, computed on the device."""
+"""Computes Whisper's log-mel spectrograms on the device."""
 
 import functools
 
@@ -8,22 +8,22 @@ import numpy as np
 
 from fastwhisper_jax.audio.constants import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES
 
-# Whisper's features keep what is at most 8 decades of power below the loudest bin.
+# Whisper's features are clamped at 8 decades of power below the loudest bin.
 FLOOR_BELOW_LOUDEST = 8.0
 
 
 @functools.cache
 def mel_filters(n_mels: int) -> np.ndarray:
-    """Triangular mel filters, Slaney's scale and area normalisation.
+    """Returns triangular mel filters, with Slaney's mel scale and area normalisation.
 
     The scale is linear up to 1 kHz (3 mel per 200 Hz) and logarithmic above it (27 mel per factor
-    6.4); each triangle is divided by half of its width in Hz.
+    6.4). Each triangle is divided by half of its width in Hz.
 
     Args:
         n_mels: M, number of filters between 0 and 8 kHz.
 
     Returns:
-        (201, M) float32: weight of each FFT bin in each filter.
+        (201, M) float32, the weight of each FFT bin in each filter.
 
     Source: transformers' `mel_filter_bank(norm="slaney", mel_scale="slaney")`, librosa's `mel`.
     """
@@ -47,10 +47,10 @@ def mel_filters(n_mels: int) -> np.ndarray:
 
 
 def log_mel_spectrogram(audio: jax.Array, n_mels: int) -> jax.Array:
-    """Whisper's log-mel spectrogram.
+    """Computes Whisper's log-mel spectrogram.
 
-    With x of `log10_mel`: y = (max(x, max(x) - 8) + 4) / 4, the maximum taken over each row, whose
-    signal is reflected at both ends.
+    y = (max(x, max(x) - 8) + 4) / 4, where x is the `log10_mel` of a row whose signal is reflected
+    at both ends. The inner maximum is taken over the whole row.
 
     Args:
         audio: (B, A) float32 samples at 16 kHz, A a multiple of 160.
@@ -69,10 +69,10 @@ def log_mel_spectrogram(audio: jax.Array, n_mels: int) -> jax.Array:
 
 
 def log10_mel(audio: jax.Array, n_mels: int) -> jax.Array:
-    """log10(max(P W, 1e-10)), with P the power spectrum of windows and W the mel filters.
+    """Computes log10(max(P W, 1e-10)): P is the power spectrum of each window, W the mel filters.
 
     Args:
-        audio: (B, 160 (L - 1) + 400) float32: Hann windows of 25 ms every 10 ms.
+        audio: (B, 160 (L - 1) + 400) float32, cut into Hann windows of 25 ms every 10 ms.
         n_mels: M, mel bins (static under jit).
 
     Returns:
@@ -80,15 +80,15 @@ def log10_mel(audio: jax.Array, n_mels: int) -> jax.Array:
     """
     batch, samples = audio.shape
     frames = (samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1
-    # A window is two and a half hops: cut the signal into hops and lay neighbours side by side,
-    # which costs copies where a gather of (L, 400) indices would be slow.
+    # A window is two and a half hops. Cut the signal into hops and concatenate neighbours: copies
+    # are faster than a gather with (L, 400) indices.
     rest = WINDOW_SAMPLES - 2 * HOP_SAMPLES
     hops = jnp.pad(audio, ((0, 0), (0, HOP_SAMPLES - rest))).reshape(batch, frames + 2, HOP_SAMPLES)
     windows = jnp.concatenate([hops[:, :-2], hops[:, 1:-1], hops[:, 2:, :rest]], axis=-1)
-    # Periodic Hann, as torch.hann_window: np.hanning is the symmetric one.
+    # Whisper's Hann window is periodic, as torch.hann_window; np.hanning is symmetric.
     hann = jnp.asarray(np.hanning(WINDOW_SAMPLES + 1)[:-1], jnp.float32)
     spectrum = jnp.fft.rfft(windows * hann[None, None, :], axis=-1)
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    # Full precision: a TPU would otherwise multiply in bfloat16, which the logarithm shows.
+    # Without full precision a TPU multiplies in bfloat16, and the logarithm magnifies the error.
     mel = jnp.matmul(power, jnp.asarray(mel_filters(n_mels)), precision=jax.lax.Precision.HIGHEST)
     return jnp.log10(jnp.maximum(mel, 1e-10))

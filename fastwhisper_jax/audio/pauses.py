@@ -1,36 +1,38 @@
-"""Where a recording may be cut without cutting a word: at pauses, which its loudness shows."""
+"""Finds the pauses of a recording by its loudness, so that it can be cut between words."""
 
 import numpy as np
 
-# A shorter pause is part of a sentence; a shorter sound is no word. In mel frames of 10 ms.
+# All lengths are in mel frames of 10 ms. A shorter pause belongs to the sentence around it.
 PAUSE_FRAMES = 50
+# A shorter sound is not a word.
 SHORTEST_FRAMES = 10
-# What is kept of the pause on each side: the onset of a word may be quiet.
+# A segment keeps this much of the pauses before and after it, because a word may begin quietly.
 MARGIN_FRAMES = 20
 
-# In decades of power, 10 dB each, below the level of speech.
+# In decades of power (10 dB each) below the speech level.
 _QUIETEST_SPEECH = 3.5
 _LOUDEST_PAUSE = 1.0
-# Quieter than the last bit of 16-bit audio.
+# In decades of power; quieter than the last bit of 16-bit audio.
 _DIGITAL_SILENCE = -9.0
 
 
-def speech_pieces(loudness: np.ndarray, window_frames: int) -> list[tuple[int, int]]:
-    """Cuts a recording into pieces of speech, at most a window long, and leaves the pauses out.
+def split_at_pauses(loudness: np.ndarray, window_frames: int) -> list[tuple[int, int]]:
+    """Splits a recording into speech segments of at most one window, without the pauses.
 
-    Speech is what is louder than a threshold: 35 dB below the level of speech, or, where noise is
-    louder than that, a third of the way up from the noise; at least 10 dB below the level, so that
-    nothing is left out of a recording that is noisier still. The level is the power of the average
-    unit of energy, sum p^2 / sum p, which silence does not change however long it is.
+    A frame is speech if its power p, smoothed, exceeds a threshold. The speech level is
+    sum(p^2) / sum(p), which does not depend on how much silence there is. The threshold is 35 dB
+    below the speech level, or 30 % of the way (in dB) from the noise to the speech level if that is
+    louder. It is always at least 10 dB below the speech level, so that a very noisy recording loses
+    nothing.
 
-    A piece that is longer than a window is cut where the second half of the window is quietest.
+    A segment longer than a window is cut at the quietest frame of the window's second half.
 
     Args:
         loudness: (L,) log10 of the power of each mel frame.
-        window_frames: the most frames of a piece.
+        window_frames: length of the longest segment.
 
     Returns:
-        First frame and last frame + 1 of each piece, in order; none in silence.
+        First frame and last frame + 1 of each segment, in order. Empty for silence.
     """
     if not len(loudness):
         return []
@@ -49,23 +51,23 @@ def speech_pieces(loudness: np.ndarray, window_frames: int) -> list[tuple[int, i
         else:
             runs.append((start, end))
     quietness = -_mean_around(power, 20)
-    pieces: list[tuple[int, int]] = []
+    segments: list[tuple[int, int]] = []
     for start, end in runs:
         if end - start >= SHORTEST_FRAMES:
             start, end = max(0, start - MARGIN_FRAMES), min(len(loudness), end + MARGIN_FRAMES)
             while end - start > window_frames:
                 first = start + window_frames // 2
                 cut = first + int(np.argmax(quietness[first : start + window_frames]))
-                pieces.append((start, cut))
+                segments.append((start, cut))
                 start = cut
-            pieces.append((start, end))
-    return pieces
+            segments.append((start, end))
+    return segments
 
 
 def _mean_around(x: np.ndarray, width: int) -> np.ndarray:
-    """The mean of the `width` values around each one, fewer at the ends."""
+    """The mean of the `width` values around each value; of fewer values at the ends."""
     sums = np.concatenate([[0.0], np.cumsum(x)])
-    places = np.arange(len(x))
-    first = np.maximum(places - width // 2, 0)
-    last = np.minimum(places - width // 2 + width, len(x))
+    positions = np.arange(len(x))
+    first = np.maximum(positions - width // 2, 0)
+    last = np.minimum(positions - width // 2 + width, len(x))
     return (sums[last] - sums[first]) / (last - first)

@@ -1,40 +1,41 @@
-"""Log-mel features of recordings of any length, read once, in little memory."""
+"""Log-mel features of a recording of any length, read once and kept on disk."""
 
 import functools
 import tempfile
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import soundfile
-import soxr
 
 from fastwhisper_jax.audio.constants import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES
-from fastwhisper_jax.audio.files import check_whole, open_audio
+from fastwhisper_jax.audio.files import audio_blocks
 from fastwhisper_jax.audio.log_mel import FLOOR_BELOW_LOUDEST, log10_mel
-from fastwhisper_jax.errors import InputError
 
-BLOCK_SECONDS = 30
-# log10 mel power where there is no sound at all.
+# A recording is read, and its features are computed, in blocks of this length.
+_BLOCK_SECONDS = 30
+# The last window of a block reaches into the next block.
+_BLOCK_SAMPLES = _BLOCK_SECONDS * SAMPLE_RATE_HZ
+_BLOCK_WITH_OVERLAP = _BLOCK_SAMPLES + WINDOW_SAMPLES - HOP_SAMPLES
+
+# log10 of the mel power of digital silence.
 _SILENCE = -10.0
 
 
 class RecordingFeatures:
     """Log-mel features of one recording, kept in an unnamed temporary file.
 
-    The features are clamped below at the loudest bin of the *whole* recording, which is known only
-    when all of it has been read; so they are kept unclamped, and a window is clamped when it is
-    asked for. An hour takes 115 MB on disk (80 mel bins) and next to nothing in memory.
+    Features are clamped relative to the loudest bin of the *whole* recording. That bin is known
+    only after the last sample is read, so the file holds unclamped features, and each window is
+    clamped when it is requested. The file takes 115 MB for an hour of audio with 80 mel bins.
 
     Attributes:
-        frames: mel frames within the recording.
-        seconds: its length.
-        loudness: (frames,) float32, log10 of each frame's mean mel power.
+        frames: number of mel frames within the recording.
+        seconds: length of the recording.
+        loudness: (frames,) float32, log10 of the mean mel power of each frame.
     """
 
     def __init__(self, path: str, n_mels: int, window_frames: int) -> None:
-        """Reads a recording; one shorter than a window is followed by silence.
+        """Reads a recording. A recording shorter than a window is followed by silence.
 
         Args:
             path: an audio file.
@@ -42,8 +43,7 @@ class RecordingFeatures:
             window_frames: L, frames of a window.
 
         Raises:
-            InputError: the file is missing, is no audio, holds no or non-finite samples, or less
-                than its header says.
+            InputError: see `audio_blocks`.
         """
         self._n_mels, self._window_frames = n_mels, window_frames
         self._loudest = -np.inf
@@ -59,51 +59,50 @@ class RecordingFeatures:
     def _read(self, path: str) -> None:
         samples = 0
         half = WINDOW_SAMPLES // 2
-        block = BLOCK_SECONDS * SAMPLE_RATE_HZ
         pending = np.zeros(0, np.float32)
-        blocks = _blocks(path)
+        blocks = audio_blocks(path, _BLOCK_SECONDS)
         while len(pending) <= half and (audio := next(blocks, None)) is not None:
             pending = np.concatenate([pending, audio])
             samples += len(audio)
-        # A frame is centred on its first sample: the signal is reflected before its start.
+        # The first frame is centred on the first sample, so reflect the signal before its start.
         start = np.pad(pending[: half + 1], (0, max(0, half + 1 - len(pending))))
         pending = np.concatenate([start[:0:-1], pending])
         for audio in blocks:
             pending = np.concatenate([pending, audio])
             samples += len(audio)
-            pending = self._store_whole_blocks(pending)
-        if not samples:
-            raise InputError(
-                f"audio {path} is empty; it must hold at least one sample: leave it out"
-            )
+            pending = self._store_complete_blocks(pending)
         self.frames = -(-samples // HOP_SAMPLES)
         self.seconds = samples / SAMPLE_RATE_HZ
         last = max(self.frames, self._window_frames)
         while self._stored_frames < last:
-            missing = block + WINDOW_SAMPLES - HOP_SAMPLES - len(pending)
-            pending = self._store_whole_blocks(np.pad(pending, (0, max(0, missing))))
+            missing = max(0, _BLOCK_WITH_OVERLAP - len(pending))
+            pending = self._store_complete_blocks(np.pad(pending, (0, missing)))
         self._stored_frames = last
         self.loudness = np.concatenate(self._block_loudness)[: self.frames]
 
-    def _store_whole_blocks(self, pending: np.ndarray) -> np.ndarray:
-        """Turns samples into frames, a block at a time; returns the samples that are left."""
-        block = BLOCK_SECONDS * SAMPLE_RATE_HZ
-        while len(pending) >= block + WINDOW_SAMPLES - HOP_SAMPLES:
-            audio = pending[: block + WINDOW_SAMPLES - HOP_SAMPLES]
-            log_mel, loudness = map(np.asarray, _block_features(audio, self._n_mels))
+    def _store_complete_blocks(self, pending: np.ndarray) -> np.ndarray:
+        """Stores the features of all complete blocks; returns the samples that remain."""
+        while len(pending) >= _BLOCK_WITH_OVERLAP:
+            log_mel, loudness = map(
+                np.asarray, _block_features(pending[:_BLOCK_WITH_OVERLAP], self._n_mels)
+            )
             self._block_loudness.append(loudness)
             self._loudest = max(self._loudest, float(log_mel.max()))
             self._file.write(log_mel.tobytes())
             self._stored_frames += len(log_mel)
-            pending = pending[block:]
+            pending = pending[_BLOCK_SAMPLES:]
         return pending
 
     def window(self, start_frame: int) -> np.ndarray:
-        """A window of features from `start_frame` on.
+        """Returns one window of features.
+
+        Args:
+            start_frame: first frame of the window.
 
         Returns:
-            (L, M) float32. Zeros stand behind the end of a recording that is longer than a window,
-            as in openai/whisper and transformers; a shorter one is followed by silence.
+            (L, M) float32. Frames after the end of a recording are zeros if the recording is
+            longer than a window, as in openai/whisper and transformers. They are silence if it is
+            shorter.
         """
         frames = min(self._window_frames, self._stored_frames - start_frame)
         window = np.zeros((self._window_frames, self._n_mels), np.float32)
@@ -111,10 +110,13 @@ class RecordingFeatures:
         return window
 
     def clip(self, start_frame: int, end_frame: int) -> np.ndarray:
-        """The features that frames of at most a window have as a recording of their own.
+        """Returns the features of a part, as if it were a recording of its own.
+
+        Args:
+            start_frame, end_frame: first frame, and last frame + 1; at most a window apart.
 
         Returns:
-            (L, M) float32: clamped at the loudest bin of these frames, and followed by silence.
+            (L, M) float32, clamped relative to the loudest bin of these frames, then silence.
         """
         frames = end_frame - start_frame
         log_mel = np.full((self._window_frames, self._n_mels), _SILENCE, np.float32)
@@ -139,40 +141,14 @@ def _scaled(log_mel: np.ndarray, loudest: float) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="n_mels")
 def _block_features(audio: jax.Array, n_mels: int) -> tuple[jax.Array, jax.Array]:
-    """log10 mel power (L, M) of samples (160 (L - 1) + 400,), and of each frame as a whole (L,)."""
+    """Computes log10 mel power and loudness.
+
+    Args:
+        audio: (160 (L - 1) + 400,) samples.
+        n_mels: M, mel bins.
+
+    Returns:
+        (L, M) log10 mel power, and (L,) log10 of the mean mel power of each frame.
+    """
     log_mel = log10_mel(audio[None], n_mels)[0]
     return log_mel, jnp.log10(jnp.mean(10.0**log_mel, axis=1))
-
-
-def _blocks(path: str) -> Iterator[np.ndarray]:
-    """A file's audio as 16 kHz mono, about a block at a time."""
-    try:
-        with open_audio(path) as file:
-            rate = file.samplerate
-            frames = 0
-            resampler = None
-            if rate != SAMPLE_RATE_HZ:
-                resampler = soxr.ResampleStream(rate, SAMPLE_RATE_HZ, 1, dtype="float32")
-            while True:
-                channels = file.read(BLOCK_SECONDS * rate, dtype="float32", always_2d=True)
-                is_last = len(channels) < BLOCK_SECONDS * rate
-                frames += len(channels)
-                if is_last:
-                    check_whole(path, frames, file.frames, rate)
-                audio = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-                if not np.isfinite(audio).all():
-                    raise InputError(
-                        f"audio {path} holds samples that are not finite; audio must be finite "
-                        "numbers: record or convert it again"
-                    )
-                if resampler is not None:
-                    audio = resampler.resample_chunk(audio, last=is_last)
-                yield audio
-                if is_last:
-                    return
-    except soundfile.SoundFileError as error:
-        reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise InputError(
-            f"{path} cannot be read to its end ({reason}); it must be an undamaged audio file: "
-            "convert or copy it again"
-        ) from error

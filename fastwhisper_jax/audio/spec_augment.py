@@ -1,4 +1,4 @@
-"""SpecAugment: random spans of frames and of mel bins are masked, on the device."""
+"""SpecAugment: masks random spans of frames and of mel bins, on the device."""
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +15,22 @@ def spec_augment(
     time_mask_fraction: float = 1.0,
     frames: jax.Array | None = None,
 ) -> jax.Array:
-    """Masks random spans of frames and of mel bins, other ones in each row.
+    """Masks random spans of frames and of mel bins, drawn anew for each row.
 
-    A masked value becomes the mean of its row's speech frames. That is SpecAugment's own choice
-    (zero after mean normalisation); the minimum would be exactly what silence looks like, and
-    would teach the model to write words where nobody speaks.
+    A masked value becomes the mean of its row's speech frames, as in the paper (there it is zero
+    after mean normalisation). The minimum would look like silence, and would teach the model to
+    write words where nobody speaks.
 
     Args:
         log_mel: (B, L, M).
         key: PRNG key; the same key gives the same masks.
         time_masks: spans of frames to mask in each row.
-        time_mask_frames: the longest such span; lengths are uniform from 0 to it.
+        time_mask_frames: length of the longest such span. Lengths are uniform from 0 to this.
         freq_masks: spans of mel bins to mask in each row.
-        freq_mask_bins: the widest such span.
-        time_mask_fraction: no span is longer than this part of its row's speech, in (0, 1].
-        frames: (B,) int, speech frames of each row; what lies behind them is padding and stays as
-            it is. None takes all L frames as speech.
+        freq_mask_bins: width of the widest such span. Widths are uniform from 0 to this.
+        time_mask_fraction: no span is longer than this fraction of its row's speech, in (0, 1].
+        frames: (B,) int, number of speech frames in each row. Frames after them are padding and do
+            not change. None: all L frames are speech.
 
     Returns:
         (B, L, M), same dtype.
@@ -57,11 +57,22 @@ def spec_augment(
 def _random_spans(
     key: jax.Array, count: int, widest: jax.Array, limit: jax.Array, size: int
 ) -> jax.Array:
-    """True inside `count` random spans a row, at most `widest` (B,) and within `limit` (B,)."""
+    """Draws `count` random spans for each row.
+
+    Args:
+        key: PRNG key.
+        count: spans in each row.
+        widest: (B,) int, the largest width.
+        limit: (B,) int, spans end at or before this position.
+        size: number of positions.
+
+    Returns:
+        (B, size) bool, True inside a span.
+    """
     width_key, start_key = jax.random.split(key)
     shape = (count, *limit.shape)
     widths = jax.random.randint(width_key, shape, 0, jnp.broadcast_to(widest[None] + 1, shape))
     starts = jax.random.randint(start_key, shape, 0, limit[None] - widths + 1)
-    places = jnp.arange(size)[None, None, :]
-    inside = (places >= starts[..., None]) & (places < (starts + widths)[..., None])
+    positions = jnp.arange(size)[None, None, :]
+    inside = (positions >= starts[..., None]) & (positions < (starts + widths)[..., None])
     return jnp.any(inside, axis=0)

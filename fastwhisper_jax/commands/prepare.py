@@ -67,7 +67,7 @@ def run(options: Options, say: Callable[[str], None]) -> bool:
     }
     _begin(out, about)
     shards = prepare.plan_shards(fitting, options.shard_seconds)
-    missing = [number for number in range(len(shards)) if not prepare.is_whole(out, number)]
+    missing = [number for number in range(len(shards)) if not prepare.is_complete(out, number)]
     with progress(len(fitting), "prepare", "utterances", initial=0) as advance:
         for number in _made(out, shards, missing, options.workers or os.cpu_count() or 1):
             advance(len(shards[number]))

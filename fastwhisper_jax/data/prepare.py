@@ -1,4 +1,4 @@
-"""Makes prepared speech, see `shards`: which utterances stand in which shard, and one shard."""
+"""Writes prepared speech (see `shards`): divides utterances into shards, and writes one shard."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ _FULL_SCALE = 2**15
 def plan_shards(
     utterances: Sequence[Utterance], shard_seconds: float
 ) -> list[tuple[Utterance, ...]]:
-    """Divides utterances, in their order, into shards that end where they reach `shard_seconds`."""
+    """Divides utterances into shards in order. A shard ends once it reaches `shard_seconds`."""
     shards, shard, seconds = [], list[Utterance](), 0.0
     for utterance in utterances:
         shard.append(utterance)
@@ -36,23 +36,23 @@ def plan_shards(
 
 
 def source_digest(utterances: Iterable[Utterance]) -> str:
-    """Changes with every fact about an utterance, and with the size of an audio file on disk."""
+    """Hashes all fields of all utterances, and the sizes of audio files on a local disk."""
     digest = hashlib.sha256()
     for utterance in utterances:
         name = audio_name(utterance.audio)
         size = os.path.getsize(name) if os.path.isfile(name) else None
-        facts = (utterance.id, name, size, utterance.text, utterance.language)
-        digest.update(repr((*facts, utterance.offset, utterance.duration)).encode())
+        fields = (utterance.id, name, size, utterance.text, utterance.language)
+        digest.update(repr((*fields, utterance.offset, utterance.duration)).encode())
     return digest.hexdigest()
 
 
 def flac_bytes(audio: np.ndarray) -> bytes:
-    """Encodes audio as FLAC; that of 16 bits and 16 kHz comes back bit for bit.
+    """Encodes audio as 16-bit FLAC. Samples that came from 16-bit audio do not change.
 
     Args:
-        audio: (A,) float32 at 16 kHz; what lies outside [-1, 1] is clipped.
+        audio: (A,) float32 at 16 kHz. Values outside [-1, 1] are clipped.
     """
-    # libsndfile itself would scale floats by 2^15 - 1, and would so change most samples.
+    # libsndfile would scale floats by 2^15 - 1, which changes most samples.
     scaled = np.clip(np.rint(audio * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
     file = io.BytesIO()
     soundfile.write(file, scaled.astype(np.int16), SAMPLE_RATE_HZ, "PCM_16", format="FLAC")
@@ -60,14 +60,14 @@ def flac_bytes(audio: np.ndarray) -> bytes:
 
 
 def write_shard(folder: str, number: int, utterances: Sequence[Utterance]) -> None:
-    """Makes one shard; its lines, written last, say that it is whole.
+    """Writes one shard. The file with its lines comes last, so it marks a complete shard.
 
-    An utterance that cannot be read is left out, and a line says why.
+    An utterance that cannot be read is left out, and a line gives the reason.
 
     Args:
-        folder: of the prepared speech.
-        number: of the shard.
-        utterances: in this order.
+        folder: the folder of prepared speech.
+        number: the number of the shard.
+        utterances: the utterances of the shard, in order.
     """
     audio, lines, start = list[bytes](), list[dict[str, Any]](), 0
     for utterance in utterances:
@@ -95,24 +95,24 @@ def write_shard(folder: str, number: int, utterances: Sequence[Utterance]) -> No
     write_whole(lines_path(Path(folder), number), _json_lines(lines))
 
 
-def is_whole(folder: Path, number: int) -> bool:
-    """Whether a shard is there."""
+def is_complete(folder: Path, number: int) -> bool:
+    """Whether a shard is complete."""
     return lines_path(folder, number).exists() and shard_path(folder, number).exists()
 
 
 def write_index(
     folder: Path, shards: int, dropped: Sequence[Dropped], about: dict[str, Any]
 ) -> tuple[int, list[Dropped]]:
-    """Completes a folder all of whose shards are whole.
+    """Completes a folder, once all of its shards are complete.
 
     Args:
-        folder: of the prepared speech.
-        shards: how many there are.
-        dropped: what was left out before shards were made.
-        about: what the folder was made of, for prepared.json.
+        folder: the folder of prepared speech.
+        shards: number of shards.
+        dropped: utterances that were left out before shards were written.
+        about: settings and source, for prepared.json.
 
     Returns:
-        How many utterances there are, and those that were left out as shards were made.
+        The number of utterances, and those that were left out while shards were written.
     """
     texts = (lines_path(folder, number).read_text() for number in range(shards))
     lines = [json.loads(line) for line in itertools.chain.from_iterable(map(str.splitlines, texts))]
@@ -135,5 +135,5 @@ def write_index(
 
 
 def _json_lines(rows: Iterable[dict[str, Any]]) -> str:
-    # Written in ASCII, for some line ends of Unicode would split a line when it is read.
+    # json.dumps writes ASCII. Unicode has line separators at which str.splitlines would split.
     return "".join(json.dumps(row) + "\n" for row in rows)

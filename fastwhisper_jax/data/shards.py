@@ -1,13 +1,15 @@
-"""Prepared speech: utterances in few large files, each found by its place and checked when read.
+"""Reads prepared speech: many utterances in a few large files, with a hash for each utterance.
 
-    FOLDER/prepared.json     what the folder was made of; written last: where it stands, all does
-    FOLDER/index.jsonl       a line an utterance: id, text, language, duration, shard, start, bytes,
-                             sha256; all that planning batches needs
-    FOLDER/dropped.jsonl     a line for each utterance that is left out, and why
-    FOLDER/shards/00000.flacs    FLAC files (16 kHz, mono, 16 bit) back to back
-    FOLDER/shards/00000.jsonl    its lines of the two files above; written after it
+    FOLDER/prepared.json         the settings and the source; written last, so it marks a complete
+                                 folder
+    FOLDER/index.jsonl           one line per utterance: id, text, language, duration, shard, start,
+                                 bytes, sha256; enough to plan batches without reading audio
+    FOLDER/dropped.jsonl         one line per utterance that was left out, with the reason
+    FOLDER/shards/00000.flacs    FLAC files (16 kHz, mono, 16 bit), one after the other
+    FOLDER/shards/00000.jsonl    the lines of this shard for the two files above; written after the
+                                 audio
 
-Any part of a file can be read by itself, from a disk as from an object store.
+Each utterance is a range of bytes, so it can be read alone from a disk or an object store.
 """
 
 import functools
@@ -25,31 +27,31 @@ ABOUT, INDEX, DROPPED, SHARDS = "prepared.json", "index.jsonl", "dropped.jsonl",
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """The audio of a shard; its lines have the ending .jsonl instead."""
+    """The file with the audio of a shard."""
     return folder / SHARDS / f"{number:05d}.flacs"
 
 
 def lines_path(folder: Path, number: int) -> Path:
-    """The lines of a shard."""
+    """The file with the lines of a shard, see above."""
     return folder / SHARDS / f"{number:05d}.jsonl"
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder holds prepared speech, all of it or a part."""
+    """Whether a folder holds prepared speech, complete or not."""
     return (folder / ABOUT).exists() or (folder / SHARDS).is_dir()
 
 
 def read_prepared(folder: Path) -> list[Utterance]:
-    """The utterances of a prepared folder, in the order of what it was made of; opens no audio.
+    """Reads the utterances of a prepared folder, in the order of its source. Opens no audio.
 
     Raises:
-        InputError: the folder is not complete, or of another version.
-        IntegrityError: the index is not the one that was written.
+        InputError: the folder is not complete, or another version wrote it.
+        IntegrityError: the index has changed since it was written.
     """
     if not (folder / ABOUT).exists():
         raise InputError(
-            f"{folder} is not complete; give its fastwhisper prepare command again, which makes "
-            "what is missing"
+            f"{folder} is not complete; run its fastwhisper prepare command again, which makes the "
+            "missing shards"
         )
     about = json.loads((folder / ABOUT).read_text())
     if about.get("format") != FORMAT:
@@ -60,7 +62,7 @@ def read_prepared(folder: Path) -> list[Utterance]:
     index = (folder / INDEX).read_bytes()
     if hashlib.sha256(index).hexdigest() != about["index_sha256"]:
         raise IntegrityError(
-            f"{folder / INDEX} has changed since it was written; give the fastwhisper prepare "
+            f"{folder / INDEX} has changed since it was written; run the fastwhisper prepare "
             "command again"
         )
     return [_utterance(folder, json.loads(line)) for line in index.splitlines()]
@@ -83,7 +85,7 @@ def _read_checked(path: str, start: int, size: int, sha256: str) -> bytes:
     data = read_range(path, start, start + size)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise IntegrityError(
-            f"{path} is damaged between the bytes {start} and {start + size}; remove it, and give "
+            f"{path} is damaged between the bytes {start} and {start + size}; remove it, and run "
             "the fastwhisper prepare command again"
         )
     return data

@@ -1,4 +1,4 @@
-"""Where utterances come from: a manifest, prepared shards, or a Hugging Face data set."""
+"""Reads utterances from any source: a manifest, prepared shards, or a Hugging Face data set."""
 
 import dataclasses
 import os
@@ -18,42 +18,57 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _HEADER_THREADS = 8
 _ERRORS_NAMED = 3
 
-# A duration may name this much more than the file holds: manifests round.
+# Manifests round durations, so a duration may exceed its file by this much.
 _END_TOLERANCE_SECONDS = 0.05
 
 
 def read_source(source: str | os.PathLike[str], split: str | None = None) -> list[Utterance]:
-    """Reads the utterances of a manifest or a data set, and checks that their audio is there.
+    """Reads the utterances of a manifest or a data set, and checks their audio.
 
-    Every audio file on a local disk is opened and its header read, so that a missing or unreadable
-    one is found now. Other audio is opened here only where its duration is not known.
+    Reads the header of every audio file on a local disk, so that a missing or unreadable file is
+    found before a run begins. Opens other audio only if its duration is unknown.
 
     Args:
-        source: a JSONL manifest, a folder that `fastwhisper prepare` made (either may lie in an
+        source: a JSONL manifest, a folder that `fastwhisper prepare` made (either may be in an
             object store), a parquet file, a folder that `datasets` saved to disk or that holds
-            parquet files, or a data set's id on the Hugging Face hub.
-        split: of a data set that has several, such as "train"; None where it has one.
+            parquet files, or the id of a data set on the Hugging Face hub.
+        split: which split to read, such as "train"; None if the source has only one.
 
     Returns:
-        Utterances with text where the source has any, all with a duration.
+        Utterances, all with a duration. Those for which the source has a transcript have text.
 
     Raises:
-        InputError: no such source, it cannot be read, it has several splits and none is named, or
-            some audio cannot be read.
+        InputError: there is no such source, it cannot be read, it has several splits and `split`
+            is None, or some audio cannot be read.
     """
     utterances, faults = read_usable(source, split)
-    if faults:
-        raise InputError(_joined_errors(list(dict.fromkeys(f.reason for f in faults)), str(source)))
-    return utterances
+    if not faults:
+        return utterances
+    reasons = list(dict.fromkeys(fault.reason for fault in faults))
+    if len(reasons) == 1:
+        raise InputError(reasons[0])
+    more = len(reasons) - _ERRORS_NAMED
+    raise InputError(
+        f"{len(reasons)} errors in {source}: {'; '.join(reasons[:_ERRORS_NAMED])}"
+        + (f"; and {more} more" if more > 0 else "")
+    )
 
 
 def read_usable(
     source: str | os.PathLike[str], split: str | None = None
 ) -> tuple[list[Utterance], list[Dropped]]:
-    """What `read_source` reads without the utterances that cannot be used, and those.
+    """Reads a source as `read_source` does, but returns what cannot be used instead of raising.
+
+    Args:
+        source: see `read_source`.
+        split: see `read_source`.
+
+    Returns:
+        The utterances that can be used, and those that cannot, with the reason.
 
     Raises:
-        InputError: no such source, it cannot be read, or it has several splits and none is named.
+        InputError: there is no such source, it cannot be read, or it has several splits and
+            `split` is None.
     """
     path = path_of(source)
     if is_remote(path):
@@ -81,19 +96,21 @@ def read_usable(
 
 
 def _with_durations(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Dropped]]:
-    """Fills in missing durations from the audio's headers; all that cannot be used is named."""
-    unknown = {u.audio for u in utterances if _is_on_disk(u.audio) or u.duration is None}
-    # Order of first use, so that the errors named are the first in the source.
-    sources = list(dict.fromkeys(u.audio for u in utterances if u.audio in unknown))
+    """Fills in missing durations from the headers of the audio, and checks the others.
+
+    Returns:
+        The utterances that can be used, and those that cannot, with the reason.
+    """
+    opened = list({u.audio for u in utterances if _is_on_disk(u.audio) or u.duration is None})
     with ThreadPoolExecutor(_HEADER_THREADS) as threads:
-        seconds = dict(zip(sources, threads.map(_seconds_or_error, sources), strict=True))
-    checked, faults = list[Utterance](), list[Dropped]()
+        lengths = dict(zip(opened, threads.map(_seconds_or_error, opened), strict=True))
+    usable, faults = list[Utterance](), list[Dropped]()
     for utterance in utterances:
-        length = seconds.get(utterance.audio)
+        length = lengths.get(utterance.audio)
         if isinstance(length, InputError):
             faults.append(Dropped(utterance.id, str(length)))
         elif length is None:
-            checked.append(utterance)
+            usable.append(utterance)
         else:
             end = utterance.offset + (utterance.duration or 0.0)
             if utterance.offset >= length or end > length + _END_TOLERANCE_SECONDS:
@@ -106,8 +123,8 @@ def _with_durations(utterances: Sequence[Utterance]) -> tuple[list[Utterance], l
                 continue
             left = length - utterance.offset
             duration = left if utterance.duration is None else min(utterance.duration, left)
-            checked.append(dataclasses.replace(utterance, duration=duration))
-    return checked, faults
+            usable.append(dataclasses.replace(utterance, duration=duration))
+    return usable, faults
 
 
 def _is_on_disk(audio: AudioSource) -> bool:
@@ -119,11 +136,3 @@ def _seconds_or_error(audio: AudioSource) -> float | InputError:
         return audio_seconds(audio)
     except InputError as error:
         return error
-
-
-def _joined_errors(errors: list[str], source: str) -> str:
-    if len(errors) == 1:
-        return errors[0]
-    named = "; ".join(errors[:_ERRORS_NAMED])
-    more = len(errors) - _ERRORS_NAMED
-    return f"{len(errors)} errors in {source}: {named}" + (f"; and {more} more" if more > 0 else "")

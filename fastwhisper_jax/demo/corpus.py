@@ -1,4 +1,4 @@
-"""The demo's data: spoken sentences as FLAC files, and manifests that list them."""
+"""Writes the demo's data: spoken sentences as FLAC files, and manifests that list them."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
 from fastwhisper_jax.demo.sentences import Part, sentences
 from fastwhisper_jax.demo.speech import Voice, synthesise
 
-# What the shipped teacher was trained on; the demo's students hear none of them.
+# The shipped teacher was trained on these voices. The demo's students never hear them.
 TEACHER_VOICES = (
     Voice("en-us", "m1", 45),
     Voice("en-us", "f1", 55),
@@ -29,7 +29,7 @@ TEACHER_VOICES = (
     Voice("en-us-nyc", "f4", 60),
     Voice("en-gb-x-gbcwmd", "m1", 55),
 )
-# What a student is trained for, as yours would be for your own speakers.
+# The students are trained on these voices, as yours would be on your own speakers.
 SEEN_VOICES = (
     Voice("en-us", "belinda", 50),
     Voice("en", "victor", 50),
@@ -40,7 +40,7 @@ SEEN_VOICES = (
     Voice("en", "linda", 50),
     Voice("en-us-nyc", "f5", 50),
 )
-# Heard by nobody before the test.
+# No model hears these voices before the test.
 UNSEEN_VOICES = (
     Voice("en-gb-x-gbclan", "m5", 50),
     Voice("en-us", "f3", 50),
@@ -54,14 +54,14 @@ SLOWEST, FASTEST = 145, 185  # words a minute
 
 @dataclasses.dataclass(frozen=True)
 class CorpusSpec:
-    """What is to be spoken.
+    """A corpus to synthesise.
 
     Attributes:
-        name: of the manifest, NAME.jsonl, and of the folder with its recordings.
-        part: which sentences.
-        voices: take turns.
-        utterances: how many.
-        seed: of sentences and speaking rates.
+        name: name of the manifest, NAME.jsonl, and of the folder with its recordings.
+        part: which sentences, see `sentences`.
+        voices: the speakers, who take turns.
+        utterances: number of utterances.
+        seed: seed for the choice of sentences and speaking rates.
     """
 
     name: str
@@ -71,27 +71,27 @@ class CorpusSpec:
     seed: int
 
 
-def write_corpus(plan: CorpusSpec, folder: Path, advance: Callable[[int], object]) -> Path:
-    """Speaks a corpus and writes it.
+def write_corpus(spec: CorpusSpec, folder: Path, advance: Callable[[int], object]) -> Path:
+    """Synthesises a corpus and writes it.
 
     Args:
-        plan: what to speak.
-        folder: gets the recordings, 16 kHz FLAC, and the manifest.
-        advance: told of each utterance that is done.
+        spec: the corpus.
+        folder: where to write the recordings (16 kHz FLAC) and the manifest.
+        advance: is called with 1 after each utterance.
 
     Returns:
-        The manifest.
+        The path of the manifest.
 
     Raises:
         InputError: the synthesiser does not start, or does not know a voice.
     """
-    (folder / plan.name).mkdir(parents=True)
-    rates = np.random.PCG64(plan.seed).random_raw(plan.utterances) % (FASTEST - SLOWEST + 1)
+    (folder / spec.name).mkdir(parents=True)
+    rates = np.random.PCG64(spec.seed).random_raw(spec.utterances) % (FASTEST - SLOWEST + 1)
     lines = []
-    for index, text in enumerate(sentences(plan.part, plan.utterances, plan.seed)):
-        voice = plan.voices[index % len(plan.voices)]
+    for index, text in enumerate(sentences(spec.part, spec.utterances, spec.seed)):
+        voice = spec.voices[index % len(spec.voices)]
         samples = synthesise(text, voice, SLOWEST + int(rates[index]))
-        name = f"{plan.name}/{index:05d}.flac"
+        name = f"{spec.name}/{index:05d}.flac"
         soundfile.write(folder / name, samples, SAMPLE_RATE_HZ)
         line = {
             "audio": name,
@@ -102,6 +102,6 @@ def write_corpus(plan: CorpusSpec, folder: Path, advance: Callable[[int], object
         }
         lines.append(json.dumps(line))
         advance(1)
-    manifest = folder / f"{plan.name}.jsonl"
+    manifest = folder / f"{spec.name}.jsonl"
     manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return manifest

@@ -1,4 +1,4 @@
-"""What the demo found: a table of models for a terminal, for Markdown, and as JSON."""
+"""The results of the demo, as a Markdown table and as JSON."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from fastwhisper_jax.evaluation.evaluate import Report
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One model on both test sets.
+    """The reports of one model on both test sets. No test sentence was trained on.
 
     Attributes:
-        name: for the table.
-        seen: report on the voices that the students were trained on, other sentences.
-        unseen: report on voices that no model was trained on, other sentences.
+        name: name of the model in the table.
+        seen: report on the voices that the students were trained on.
+        unseen: report on voices that no model was trained on.
     """
 
     name: str
@@ -23,13 +23,13 @@ class Result:
 
     @property
     def rtfx(self) -> float:
-        """Seconds of audio a second, both test sets together."""
+        """Seconds of audio transcribed per second, over both test sets."""
         audio = self.seen.audio_seconds + self.unseen.audio_seconds
         return audio / (self.seen.wall_seconds + self.unseen.wall_seconds)
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
-    """The reports behind the table, by model."""
+    """Returns all reports, by the name of the model."""
     return {
         result.name: {
             "parameters": result.seen.parameters,
@@ -42,7 +42,7 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def markdown_table(results: Sequence[Result]) -> str:
-    """The table as Markdown that a terminal shows well too."""
+    """Returns a Markdown table whose columns are aligned, so that it can be read in a terminal."""
     first = results[0]
     rows = [
         (

@@ -1,4 +1,4 @@
-"""Sentences of a small domain, made by a grammar: what people say to a house and to a telephone."""
+"""Generates sentences with a small grammar: what people say to a smart home or on the telephone."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import numpy as np
 
 Part = Literal["train", "test", "words"]
 
-# One sentence in eight is a test sentence, by a digest of its words: whatever seed and whatever
-# length of list, no sentence is ever in both parts.
+# One sentence in eight is a test sentence. A hash of its words decides, so no sentence is ever in
+# both parts, whatever the seed and the number of sentences.
 TEST_SHARE = 8
 
 ONES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -27,7 +27,8 @@ TEENS = (
 )
 TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
-# A slot in braces takes one of its words; "number", "digits" and "clock" are made of several.
+# A slot in braces of a template takes one of its words. "number", "digits" and "clock" are built
+# from several words instead.
 WORDS = {
     "room": "kitchen bedroom bathroom hallway garage office garden attic basement nursery "
     "library balcony".split(),
@@ -82,14 +83,14 @@ TEMPLATES = (
 
 
 def sentences(part: Part, count: int, seed: int) -> list[str]:
-    """Different sentences of one part, the same for the same arguments on every machine.
+    """Generates distinct sentences of one part. The same arguments give the same list everywhere.
 
     Args:
-        part: "train" or "test", which have no sentence in common, whatever the seeds; or "words",
-            one to four words of the vocabulary in no order: what cannot be guessed has to be
-            heard, so that a model learns to listen before it learns the grammar.
-        count: how many.
-        seed: of the choice.
+        part: "train" or "test", which never share a sentence; or "words", which gives one to four
+            words of the vocabulary in random order. A model cannot guess such words, so it learns
+            to listen before it learns the grammar.
+        count: number of sentences.
+        seed: seed for the choice of sentences.
     """
     bits = np.random.PCG64(seed)
     chosen: dict[str, None] = {}
@@ -101,14 +102,14 @@ def sentences(part: Part, count: int, seed: int) -> list[str]:
 
 
 def vocabulary() -> set[str]:
-    """Every word that a sentence may hold, in small letters; and "oh", as people say for zero."""
+    """Returns every word of the grammar in lower case, and "oh", which people say for zero."""
     phrases = [*TEMPLATES, *ONES, *TEENS, *TENS, "zero oh past to half quarter"]
     phrases += [phrase for choices in WORDS.values() for phrase in choices]
     return {word.lower() for phrase in phrases for word in phrase.split() if "{" not in word}
 
 
 class _Draws:
-    """Whole numbers from raw bits: NumPy fixes those for good, and Generator's methods not."""
+    """Draws numbers from raw bits, because only raw bits are the same in all versions of NumPy."""
 
     def __init__(self, bits: np.random.PCG64) -> None:
         self._bits = bits

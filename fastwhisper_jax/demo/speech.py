@@ -1,4 +1,4 @@
-"""Speech from text by espeak-ng, which the wheel `espeakng-loader` brings with its voices."""
+"""Synthesises speech with espeak-ng, which comes with its voices in the wheel `espeakng-loader`."""
 
 import ctypes
 import dataclasses
@@ -28,7 +28,7 @@ class Voice:
 
     Attributes:
         accent: a voice of espeak-ng, such as "en-us".
-        variant: of its larynx, such as "f2".
+        variant: a variant of the voice, such as "f2".
         pitch: 0 to 99.
     """
 
@@ -42,15 +42,15 @@ class Voice:
 
 
 def synthesise(text: str, voice: Voice, words_per_minute: int) -> np.ndarray:
-    """Speaks a text.
+    """Synthesises a text.
 
-    espeak-ng's voices flutter on from utterance to utterance: the same calls in the same order in
-    a fresh process give the same samples, a single call among others does not.
+    The samples depend on the calls before, because espeak-ng carries random state from one call to
+    the next. The same calls in the same order in a new process give the same samples.
 
     Args:
-        text: what to say.
-        voice: who says it.
-        words_per_minute: how fast, 80 to 450.
+        text: the text.
+        voice: the speaker.
+        words_per_minute: speaking rate, 80 to 450.
 
     Returns:
         (A,) float32 at 16 kHz, in [-1, 1].
@@ -58,44 +58,40 @@ def synthesise(text: str, voice: Voice, words_per_minute: int) -> np.ndarray:
     Raises:
         InputError: the synthesiser does not start, or does not know the voice.
     """
-    engine = _engine()
+    engine = start_synthesiser()
     samples = engine.speak(text, voice, words_per_minute).astype(np.float32) / 32768.0
     resampled = np.asarray(soxr.resample(samples, engine.rate_hz, SAMPLE_RATE_HZ), np.float32)
     return np.clip(resampled, -1.0, 1.0)  # resampling overshoots full scale by up to 0.5 %
 
 
-def start_synthesiser() -> None:
-    """Starts espeak-ng, which `synthesise` otherwise does when it is first called.
-
-    Raises:
-        InputError: it cannot be started.
-    """
-    _engine()
-
-
 @dataclasses.dataclass(frozen=True)
 class _Engine:
-    """espeak-ng, which is one for each process and keeps its state."""
+    """espeak-ng. A process has only one, and it keeps state between calls."""
 
     library: Any
     rate_hz: int
     blocks: list[np.ndarray]
-    callback: Callable[..., int]  # kept alive: the library holds a bare pointer to it
+    callback: Callable[..., int]  # the library holds a bare pointer to it, so keep it alive
 
     def speak(self, text: str, voice: Voice, words_per_minute: int) -> np.ndarray:
-        """Samples of a text (A,), int16 at the engine's own rate."""
+        """Returns the samples of a text, (A,) int16 at `rate_hz`."""
         if self.library.espeak_SetVoiceByName(voice.name.encode()) != _OK:
             raise InputError(f"espeak-ng has no voice {voice.name}; install espeakng-loader 0.2.4")
         self.library.espeak_SetParameter(_RATE, words_per_minute, 0)
         self.library.espeak_SetParameter(_PITCH, voice.pitch, 0)
         self.blocks.clear()
-        said = text.encode()
-        self.library.espeak_Synth(said, len(said) + 1, 0, 1, 0, _UTF8, None, None)
+        encoded = text.encode()
+        self.library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None)
         return np.concatenate([*self.blocks, np.zeros(0, np.int16)])
 
 
 @functools.cache
-def _engine() -> _Engine:
+def start_synthesiser() -> _Engine:
+    """Starts espeak-ng. Otherwise the first call of `synthesise` starts it.
+
+    Raises:
+        InputError: espeak-ng cannot be started.
+    """
     import espeakng_loader
 
     try:
@@ -121,5 +117,5 @@ def _engine() -> _Engine:
         return 0
 
     library.espeak_SetSynthCallback(keep)
-    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # it has taken the clock for one
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # its own seed is the clock
     return _Engine(library, rate_hz, blocks, keep)

@@ -1,7 +1,7 @@
-"""A small Whisper before its first update: random weights, and a tokenizer of the demo's sentences.
+"""Writes a small untrained Whisper: random weights, and a tokenizer for the demo's sentences.
 
-The folder is one that transformers reads too: an English-only Whisper with a window of a few
-seconds. Its special tokens lie in the order of every Whisper's vocabulary.
+It is an English-only Whisper with a window of a few seconds. Its special tokens have the same order
+as in every Whisper's vocabulary. transformers can read its folder too.
 """
 
 import json
@@ -13,13 +13,12 @@ import jax
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
-from fastwhisper_jax.export.hf_configs import SIZES
-from fastwhisper_jax.models.whisper import hf_names as names
+from fastwhisper_jax.export.student_configs import student_config, student_preprocessor_config
+from fastwhisper_jax.models.whisper import hf_names
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.models.whisper.forward import init_params
 
-# Pieces of the vocabulary that are no single byte.
+# Number of tokens that are longer than one byte.
 MERGES = 8
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -29,7 +28,7 @@ SPECIAL_TOKENS = (
     "<|notimestamps|>",
 )
 BYTES = 256
-# A window of 4 s, and a decoder that is deep beside its encoder: that is where a student saves.
+# The window is 4 s. The decoder is deeper than the encoder, so that a student has layers to save.
 DIMS = ModelDimensions(
     n_mels=80,
     n_audio_ctx=200,
@@ -46,12 +45,12 @@ DIMS = ModelDimensions(
 
 
 def write_untrained(folder: Path, texts: Sequence[str], seed: int) -> None:
-    """Writes the folder of an untrained Whisper.
+    """Writes an untrained Whisper as a Hugging Face folder.
 
     Args:
-        folder: made here.
-        texts: what the tokenizer's pieces are learnt from.
-        seed: of the weights.
+        folder: the folder to make.
+        texts: texts to train the tokenizer on.
+        seed: seed for the weights.
     """
     tokenizer = _tokenizer(texts)
     ids = tokenizer.get_vocab()
@@ -60,7 +59,7 @@ def write_untrained(folder: Path, texts: Sequence[str], seed: int) -> None:
     for name, content in _json_files(ids).items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     params = jax.device_get(init_params(DIMS, jax.random.key(seed)))
-    tensors = dict(names.tensors_from_params(params, DIMS))
+    tensors = dict(hf_names.tensors_from_params(params, DIMS))
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
@@ -86,21 +85,17 @@ def _json_files(ids: dict[str, int]) -> dict[str, Any]:
         "pad_token_id": end,
         "decoder_start_token_id": start,
     }
+    config = {
+        "is_encoder_decoder": True,
+        "activation_function": "gelu",
+        "num_hidden_layers": DIMS.n_audio_layer,
+        "scale_embedding": False,
+        "tie_word_embeddings": True,
+        "begin_suppress_tokens": [end],
+        "suppress_tokens": None,
+    }
     return {
-        "config.json": {
-            "model_type": "whisper",
-            "architectures": ["WhisperForConditionalGeneration"],
-            "is_encoder_decoder": True,
-            "activation_function": "gelu",
-            "num_hidden_layers": DIMS.n_audio_layer,
-            "scale_embedding": False,
-            "tie_word_embeddings": True,
-            "torch_dtype": "float32",
-            "begin_suppress_tokens": [end],
-            "suppress_tokens": None,
-            **{theirs: getattr(DIMS, ours) for ours, theirs in SIZES},
-            **tokens,
-        },
+        "config.json": student_config(config | tokens, DIMS, "float32"),
         "generation_config.json": {
             "begin_suppress_tokens": [end],
             "is_multilingual": False,
@@ -110,20 +105,7 @@ def _json_files(ids: dict[str, int]) -> dict[str, Any]:
             "return_timestamps": False,
             **tokens,
         },
-        "preprocessor_config.json": {
-            "feature_extractor_type": "WhisperFeatureExtractor",
-            "processor_class": "WhisperProcessor",
-            "sampling_rate": SAMPLE_RATE_HZ,
-            "feature_size": DIMS.n_mels,
-            "chunk_length": int(DIMS.context_seconds),
-            "n_samples": DIMS.n_samples,
-            "nb_max_frames": DIMS.n_frames,
-            "hop_length": 160,
-            "n_fft": 400,
-            "padding_side": "right",
-            "padding_value": 0.0,
-            "return_attention_mask": False,
-        },
+        "preprocessor_config.json": student_preprocessor_config({}, DIMS),
         "tokenizer_config.json": {
             "tokenizer_class": "WhisperTokenizer",
             "add_prefix_space": False,

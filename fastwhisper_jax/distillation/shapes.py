@@ -12,7 +12,7 @@ from fastwhisper_jax.cost.published import PUBLISHED
 from fastwhisper_jax.distillation.fill_caches import caches_teacher
 from fastwhisper_jax.distillation.pair import PairShapes, student_spec
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.export.hf_configs import dimensions_from_config, read_model_config
+from fastwhisper_jax.export.hf_configs import read_model_config
 from fastwhisper_jax.export.hf_load import model_folder
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -34,7 +34,7 @@ def model_dimensions(path: str) -> ModelDimensions:
             f"the sizes of {path!r} are not known here: it is no folder, and none of "
             f"{', '.join(PUBLISHED)}; download it first, and name its folder"
         )
-    return dimensions_from_config(read_model_config(folder), folder / "config.json")
+    return read_model_config(folder)[1]
 
 
 def model_shapes(config: Config, mesh: Mesh) -> tuple[PairShapes, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""config.json and generation_config.json: what our model reads from them."""
+"""Reads the configs of a Hugging Face Whisper folder, and checks what our model needs of them."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import Any
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
-Config = dict[str, Any]
+# The content of a JSON config file.
+HFConfig = dict[str, Any]
 
-# (our size, the key of config.json that holds it)
+# (our name of a size, the key of config.json that holds it)
 SIZES = (
     ("n_mels", "num_mel_bins"),
     ("n_audio_ctx", "max_source_positions"),
@@ -23,13 +24,13 @@ SIZES = (
     ("n_text_mlp", "decoder_ffn_dim"),
     ("n_state", "d_model"),
 )
-# What our forward pass takes for granted; a key that is absent has this value in transformers too.
+# Our forward pass assumes these values. They are also the defaults of transformers.
 _ASSUMED = (
     ("activation_function", "gelu"),
     ("scale_embedding", False),
     ("tie_word_embeddings", True),
 )
-# Folders older than generation_config.json keep these in config.json.
+# Folders older than generation_config.json have these keys in config.json.
 _GENERATION_KEYS = (
     "begin_suppress_tokens",
     "bos_token_id",
@@ -42,11 +43,11 @@ _GENERATION_KEYS = (
 )
 
 
-def read_json(path: Path) -> Config:
-    """Read a file that holds one JSON object.
+def read_json(path: Path) -> HFConfig:
+    """Reads a file that holds one JSON object.
 
     Raises:
-        InputError: the file cannot be read or holds something else.
+        InputError: the file cannot be read, or holds something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -59,11 +60,18 @@ def read_json(path: Path) -> Config:
     return content
 
 
-def read_model_config(folder: Path) -> Config:
-    """Read config.json of a Whisper folder.
+def read_model_config(folder: Path) -> tuple[HFConfig, ModelDimensions]:
+    """Reads config.json of a Whisper folder.
+
+    Args:
+        folder: a Hugging Face folder.
+
+    Returns:
+        The content of config.json, and the sizes of the model.
 
     Raises:
-        InputError: there is none, or it is not a Whisper that our forward pass computes.
+        InputError: there is no config.json, the model is not a Whisper that our forward pass
+            computes, or sizes are missing, not positive integers, or do not fit each other.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -81,22 +89,34 @@ def read_model_config(folder: Path) -> Config:
     ]
     if faults:
         raise InputError(f"{path} describes another Whisper than OpenAI's: {'; '.join(faults)}")
-    return config
+    sizes: dict[str, Any] = {ours: config.get(theirs) for ours, theirs in SIZES}
+    faults = [
+        f"{theirs} is {sizes[ours]!r}, must be a positive integer"
+        for ours, theirs in SIZES
+        if type(sizes[ours]) is not int or sizes[ours] < 1
+    ] or [
+        f"d_model {sizes['n_state']} does not divide over {sizes[heads]} {stack} heads"
+        for stack, heads in (("encoder", "n_audio_head"), ("decoder", "n_text_head"))
+        if sizes["n_state"] % sizes[heads]
+    ]
+    if faults:
+        raise InputError(f"{path} cannot be used: {'; '.join(faults)}")
+    return config, ModelDimensions(**sizes)
 
 
-def read_generation_config(folder: Path, config: Config, dims: ModelDimensions) -> Config:
-    """Read generation_config.json, or, in folders older than it, the same keys of config.json.
+def read_generation_config(folder: Path, config: HFConfig, dims: ModelDimensions) -> HFConfig:
+    """Reads generation_config.json, or the same keys of config.json in older folders.
 
-    Alignment heads that the model has not are let through: published students inherited them. Who
-    uses them checks them.
+    Accepts alignment heads that the model does not have, because published students inherited such
+    heads from their teachers. Code that uses alignment heads must check them.
 
     Args:
-        folder: of the model.
+        folder: the folder of the model.
         config: its config.json.
         dims: its sizes.
 
     Raises:
-        InputError: what we read of it is absent or cannot be used; all faults are in one message.
+        InputError: a value that we need is missing or cannot be used. The message lists all faults.
     """
     path = folder / "generation_config.json"
     if path.is_file():
@@ -110,7 +130,7 @@ def read_generation_config(folder: Path, config: Config, dims: ModelDimensions) 
     return generation_config
 
 
-def _generation_faults(generation_config: Config, n_vocab: int) -> list[str]:
+def _generation_faults(generation_config: HFConfig, n_vocab: int) -> list[str]:
     def is_token(value: Any) -> bool:
         return type(value) is int and 0 <= value < n_vocab
 
@@ -123,13 +143,10 @@ def _generation_faults(generation_config: Config, n_vocab: int) -> list[str]:
         )
     for key in ("suppress_tokens", "begin_suppress_tokens"):
         tokens = generation_config.get(key) or []
-        strange = (
-            [token for token in tokens if not is_token(token)]
-            if isinstance(tokens, list)
-            else [tokens]
-        )
-        if strange:
-            faults.append(f"{key} holds {strange[0]!r}, must hold tokens, 0 to {n_vocab - 1}")
+        tokens = tokens if isinstance(tokens, list) else [tokens]
+        wrong = [token for token in tokens if not is_token(token)]
+        if wrong:
+            faults.append(f"{key} holds {wrong[0]!r}, must hold tokens, 0 to {n_vocab - 1}")
     previous = generation_config.get("prev_sot_token_id")
     if previous is not None and not is_token(previous):
         faults.append(f"prev_sot_token_id is {previous!r}, must be a token, 0 to {n_vocab - 1}")
@@ -143,39 +160,12 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and [type(item) for item in value] == [int, int]
 
 
-def dimensions_from_config(config: Config, path: Path) -> ModelDimensions:
-    """Read a model's sizes from its config.json.
-
-    Args:
-        config: content of config.json.
-        path: where it was read, for messages.
-
-    Raises:
-        InputError: sizes are absent, not positive integers, or do not fit each other.
-    """
-    sizes: dict[str, Any] = {ours: config.get(theirs) for ours, theirs in SIZES}
-    faults = [
-        f"{theirs} is {sizes[ours]!r}, must be a positive integer"
-        for ours, theirs in SIZES
-        if type(sizes[ours]) is not int or sizes[ours] < 1
-    ]
-    if not faults:
-        faults = [
-            f"d_model {sizes['n_state']} does not divide over {sizes[heads]} {stack} heads"
-            for stack, heads in (("encoder", "n_audio_head"), ("decoder", "n_text_head"))
-            if sizes["n_state"] % sizes[heads]
-        ]
-    if faults:
-        raise InputError(f"{path} cannot be used: {'; '.join(faults)}")
-    return ModelDimensions(**sizes)
-
-
-def read_preprocessor_config(folder: Path) -> Config:
-    """Read the feature extractor's settings, wherever a version of transformers put them.
+def read_preprocessor_config(folder: Path) -> HFConfig:
+    """Reads the settings of the feature extractor.
 
     Returns:
-        Content of preprocessor_config.json, or its place in processor_config.json (transformers 5
-        writes that one), or nothing.
+        The content of preprocessor_config.json; or the same settings from processor_config.json,
+        which transformers 5 writes instead; or an empty dict if the folder has neither.
     """
     if (folder / "preprocessor_config.json").is_file():
         return read_json(folder / "preprocessor_config.json")

@@ -1,4 +1,4 @@
-"""Hugging Face in: a folder or hub id of a published Whisper becomes dimensions and parameters."""
+"""Loads a published Whisper from a Hugging Face folder or hub id."""
 
 import dataclasses
 import re
@@ -8,11 +8,12 @@ from pathlib import Path
 import safetensors
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.export import hf_configs as configs
-from fastwhisper_jax.models.whisper import hf_names as names
+from fastwhisper_jax.export import hf_configs
+from fastwhisper_jax.export.hf_configs import HFConfig
+from fastwhisper_jax.models.whisper import hf_names
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
-# What is fetched from the hub: not the other frameworks' weights, nor a second precision's.
+# Files to download from the hub: no weights of other frameworks or of a second precision.
 _HUB_FILES = (
     "*.json",
     "README.md",
@@ -27,40 +28,41 @@ _NAMED_AT_MOST = 3
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A Whisper read from a Hugging Face folder.
+    """A Whisper loaded from a Hugging Face folder.
 
     Attributes:
         dims: sizes.
-        params: nested dict of NumPy float32 arrays, layers stacked.
-        config: config.json.
-        generation_config: generation_config.json (suppressed tokens, alignment heads, ...).
-        folder: where it was read.
+        params: nested dict of NumPy float32 arrays; layers are stacked on the first axis.
+        config: content of config.json.
+        generation_config: content of generation_config.json (suppressed tokens, alignment heads).
+        folder: the folder.
     """
 
     dims: ModelDimensions
-    params: names.Params
-    config: configs.Config
-    generation_config: configs.Config
+    params: hf_names.Params
+    config: HFConfig
+    generation_config: HFConfig
     folder: Path
 
 
 def model_folder(path_or_hub_id: str | Path) -> Path | None:
-    """The folder here that is named so, `~` being the home directory; None if there is none."""
+    """Returns the local folder of that name; None if there is none. `~` is the home directory."""
     folder = Path(path_or_hub_id).expanduser()
     return folder if folder.is_dir() else None
 
 
 def resolve_model(path_or_hub_id: str | Path) -> Path:
-    """Find the folder of a model, downloading it when a hub id is given.
+    """Finds the folder of a model, or downloads the model from the hub.
 
     Args:
-        path_or_hub_id: a folder, or "owner/name" on the Hugging Face hub. A folder wins.
+        path_or_hub_id: a folder, or "owner/name" on the Hugging Face hub. A folder takes
+            precedence.
 
     Returns:
-        The folder. Only safetensors, JSON and tokenizer files are ever downloaded.
+        The folder. Only safetensors, JSON and tokenizer files are downloaded.
 
     Raises:
-        InputError: no such folder, and no such hub id or no way to reach it.
+        InputError: there is no such folder, and the hub has no such id or cannot be reached.
     """
     folder = model_folder(path_or_hub_id)
     if folder is not None:
@@ -71,51 +73,50 @@ def resolve_model(path_or_hub_id: str | Path) -> Path:
             f"there is no folder {name!r}; give a Hugging Face Whisper folder or a hub id"
         )
 
-    from huggingface_hub import errors, snapshot_download  # late: slow, and a folder needs it not
+    from huggingface_hub import errors, snapshot_download  # slow, and not needed for a folder
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
     except (errors.HFValidationError, errors.HTTPError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{name!r} is neither a folder here nor to be had from the Hugging Face hub ({reason});"
-            " check the name and the network, or give a folder"
+            f"{name!r} is not a folder here and cannot be downloaded from the Hugging Face hub"
+            f" ({reason}); check the name and the network, or give a folder"
         ) from error
 
 
 def load_model(folder: Path) -> LoadedModel:
-    """Read a Whisper from a Hugging Face folder, without torch.
+    """Loads a Whisper from a Hugging Face folder, without torch.
 
     Args:
         folder: holds config.json and safetensors weights in PyTorch's layout (one file, or several
-            with an index), in float32, float16 or bfloat16.
+            with an index), of any floating-point dtype.
 
     Returns:
-        The model, its parameters as float32.
+        The model. Its parameters are float32.
 
     Raises:
-        InputError: something is absent, damaged, or does not fit; all faults of the tensors or
-            of a file are in one message.
+        InputError: a file is missing or damaged, or does not fit the others. The message lists all
+            faults of the file, or of the tensors.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; give a Hugging Face Whisper folder")
-    config = configs.read_model_config(folder)
-    dims = configs.dimensions_from_config(config, folder / "config.json")
-    generation_config = configs.read_generation_config(folder, config, dims)
+    config, dims = hf_configs.read_model_config(folder)
+    generation_config = hf_configs.read_generation_config(folder, config, dims)
     files = {file: _open_safetensors(file) for file in _weight_files(folder)}
     holders = {name: handle for handle in files.values() for name in handle.keys()}
     _check_tensors(folder, holders, dims)
-    params = names.params_from_tensors(lambda name: holders[name].get_tensor(name), dims)
+    params = hf_names.params_from_tensors(lambda name: holders[name].get_tensor(name), dims)
     return LoadedModel(dims, params, config, generation_config, folder)
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """Safetensors files of a folder: model.safetensors, or those that the index names."""
+    """Returns model.safetensors, or the safetensors files that the index names."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]
     if index.is_file():
-        weight_map = configs.read_json(index).get("weight_map")
+        weight_map = hf_configs.read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise InputError(f"{index} has no weight_map; copy or download it again")
         files = [folder / name for name in sorted(set(weight_map.values()))]
@@ -147,10 +148,10 @@ def _open_safetensors(file: Path) -> safetensors.safe_open:
 def _check_tensors(
     folder: Path, holders: Mapping[str, safetensors.safe_open], dims: ModelDimensions
 ) -> None:
-    """Hold the tensors that the files have against those that config.json asks for."""
-    expected = names.tensor_shapes(dims)
+    """Checks names, shapes and dtypes of the tensors against config.json."""
+    expected = hf_names.tensor_shapes(dims)
     missing = [name for name in expected if name not in holders]
-    unexpected = sorted(holders.keys() - expected.keys() - names.TIED_NAMES)
+    unexpected = sorted(holders.keys() - expected.keys() - hf_names.TIED_NAMES)
     misshapen, wrong_dtype = [], []
     for name, shape in expected.items():
         if name in holders:
@@ -165,10 +166,10 @@ def _check_tensors(
         "of another shape than config.json says": misshapen,
         "not floating point": wrong_dtype,
     }
-    found = [f"{len(which)} {fault} ({_some(which)})" for fault, which in faults.items() if which]
-    if found:
+    counted = [f"{len(which)} {fault} ({_some(which)})" for fault, which in faults.items() if which]
+    if counted:
         raise InputError(
-            f"the tensors of {folder} do not fit its config.json: {'; '.join(found)}."
+            f"the tensors of {folder} do not fit its config.json: {'; '.join(counted)}."
             " Take weights and config.json from the same model"
         )
 

@@ -1,23 +1,30 @@
-"""README.md of an export: what the student is, how well it does, how to use it."""
+"""Writes the README.md of an export: what the student is, how accurate it is, how to use it."""
 
 import dataclasses
-import json
 
-from fastwhisper_jax.export.usage import FULL_CONTEXT_SECONDS, usage_section
+from huggingface_hub import ModelCardData
+
+from fastwhisper_jax.audio.constants import FULL_CONTEXT_SECONDS
+from fastwhisper_jax.export.usage import usage_section
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.models.whisper.hf_names import parameter_count
 
-_UNKNOWN = "unknown (its folder does not name it; look it up before you pass these on)"
+_UNKNOWN = "unknown (its folder does not name it; look it up before you share these weights)"
+_NO_TIMESTAMPS = """## Long recordings
+
+The training labels held no timestamps, so do not ask this model for timestamps: programs that cut \
+long recordings at its timestamps lose text. Cut long recordings at pauses, as `fastwhisper \
+transcribe` does, and transcribe them without timestamps, as below."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class CardScore:
     """Word error rates of teacher and student on one data set.
 
     Attributes:
         data: name of the data.
-        normalizer: what both sides went through before scoring.
-        student_wer, teacher_wer: fractions; None where it was not measured.
+        normalizer: the normaliser of references and hypotheses.
+        student_wer, teacher_wer: as fractions; None if not measured.
     """
 
     data: str
@@ -28,12 +35,12 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class OtherTeacher:
-    """A teacher that the student was not cut from.
+    """A teacher that is not the base model.
 
     Attributes:
         name: its hub id, or the name of its folder.
         dims: its sizes.
-        license: of its weights. None: unknown.
+        license: licence of its weights; None if unknown.
     """
 
     name: str
@@ -43,19 +50,20 @@ class OtherTeacher:
 
 @dataclasses.dataclass(frozen=True)
 class CardFacts:
-    """What an export cannot read from the weights.
+    """Facts about a student that its weights do not show.
 
     Attributes:
-        base_model: what the student was cut from: its hub id, or the name of its folder (no path:
-            the card is public). It is the teacher too, unless `other_teacher` is given.
-        encoder_layers, decoder_layers: the base model's layers that the student started from.
-        languages: codes that it was trained on ("en").
-        license: of the base model's weights as the hub spells it ("mit"), which the student's are
-            derived from. None: unknown.
-        training: sentences about how it was trained (objective, data, updates), or nothing.
-        scores: word error rates to tabulate.
-        trained_with_timestamps: whether its labels said when words are spoken.
-        other_teacher: what it was distilled from, where that is not the base model.
+        base_model: the model whose layers the student was initialised from: its hub id, or the
+            name of its folder (not the path, because the card is public). It is also the teacher,
+            unless `other_teacher` is given.
+        encoder_layers, decoder_layers: the base model's layers that the student kept.
+        languages: codes of the languages that the student was trained on ("en").
+        license: licence of the base model's weights, as the hub spells it ("mit"); None if
+            unknown. The student's weights are derived from them.
+        training: sentences about the training (objective, data, updates); may be empty.
+        scores: word error rates for the table.
+        trained_with_timestamps: whether the training labels held timestamps.
+        other_teacher: the teacher, if it is not the base model.
     """
 
     base_model: str
@@ -64,7 +72,7 @@ class CardFacts:
     languages: tuple[str, ...] = ()
     license: str | None = None
     training: str = ""
-    scores: tuple[Score, ...] = ()
+    scores: tuple[CardScore, ...] = ()
     trained_with_timestamps: bool = False
     other_teacher: OtherTeacher | None = None
 
@@ -77,46 +85,36 @@ def model_card(
     dtype: str = "float32",
     heads_note: str = "",
 ) -> str:
-    """Compose the model card in Markdown, with the YAML header that the Hugging Face hub reads.
+    """Writes the model card in Markdown, with the YAML header that the Hugging Face hub reads.
 
     Args:
-        name: of the model: its export folder's.
+        name: name of the model, which is the name of its folder.
         facts: see `CardFacts`.
-        student, base: sizes of the student, and of what it was cut from.
-        dtype: of the weights.
-        heads_note: what is to be said about word timestamps, or nothing.
+        student, base: sizes of the student and of the base model.
+        dtype: dtype of the weights.
+        heads_note: a note about word timestamps; may be empty.
     """
+    header = ModelCardData(
+        language=list(facts.languages) or None,
+        license=_license_of_all(facts),
+        base_model=facts.base_model,
+        library_name="transformers",
+        pipeline_tag="automatic-speech-recognition",
+        tags=["whisper", "distillation", "audio", "jax", "safetensors"],
+    )
     sections = [
-        _front_matter(facts),
+        f"---\n{header.to_yaml()}\n---",
         f"# {name}",
         _description(facts, student, base, dtype),
         facts.training,
         _license(facts),
         _results(facts, student, facts.other_teacher.dims if facts.other_teacher else base),
         _context_warning(student),
-        _timestamps(facts.trained_with_timestamps),
-        _word_timestamps(heads_note),
+        "" if facts.trained_with_timestamps else _NO_TIMESTAMPS,
+        heads_note and f"## Word timestamps\n\n{heads_note[0].upper()}{heads_note[1:]}.",
         usage_section(name, student, facts.languages[0] if facts.languages else "en", dtype),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _front_matter(facts: CardFacts) -> str:
-    # every value is quoted as JSON, which is YAML: a bare `no` (Norwegian) would read as false
-    def items(key: str, values: tuple[str, ...]) -> list[str]:
-        return [f"{key}:", *(f"- {json.dumps(value)}" for value in values)] if values else []
-
-    lines = [
-        "---",
-        *items("language", facts.languages),
-        f"license: {json.dumps(_license_of_all(facts))}",
-        f"base_model: {json.dumps(facts.base_model)}",
-        "library_name: transformers",
-        "pipeline_tag: automatic-speech-recognition",
-        *items("tags", ("whisper", "distillation", "audio", "jax", "safetensors")),
-        "---",
-    ]
-    return "\n".join(lines)
 
 
 def _description(
@@ -126,11 +124,13 @@ def _description(
     whose = "that model's" if other else "the teacher's"
     encoder = _kept("encoder", facts.encoder_layers, base.n_audio_layer, whose)
     decoder = _kept("decoder", facts.decoder_layers, base.n_text_layer, whose)
-    made = f"distilled from `{facts.base_model}` with fastwhisper_jax: {encoder} and {decoder}"
+    made = (
+        f"distilled from `{facts.base_model}` with fastwhisper_jax. It has {encoder} and {decoder}"
+    )
     if other:
         made = (
-            f"cut from `{facts.base_model}`, {encoder} and {decoder}, and distilled from"
-            f" `{other.name}` with fastwhisper_jax"
+            f"initialised from `{facts.base_model}`, with {encoder} and {decoder}, and distilled"
+            f" from `{other.name}` with fastwhisper_jax"
         )
     return (
         f"A small Whisper {made}. It hears windows of {student.context_seconds:g} seconds. Its"
@@ -139,26 +139,22 @@ def _description(
 
 
 def _license_of_all(facts: CardFacts) -> str:
-    """What the header names: unknown where one is, other (in the hub's terms) where they differ."""
+    """The licence in the header: "unknown" if one is, "other" (the hub's term) if two differ."""
     own = facts.license or "unknown"
     others = (facts.other_teacher.license or "unknown") if facts.other_teacher else own
     return own if others == own else "unknown" if "unknown" in (own, others) else "other"
 
 
 def _license(facts: CardFacts) -> str:
-    other = facts.other_teacher
-    if other:
-        return (
-            f"Licence of the weights of `{facts.base_model}`, which these are derived from:"
-            f" {facts.license or _UNKNOWN}. Licence of those of the teacher, `{other.name}`:"
-            f" {other.license or _UNKNOWN}."
+    sentences = [
+        f"These weights are derived from those of `{facts.base_model}`, whose licence is"
+        f" {facts.license or _UNKNOWN}."
+    ]
+    if other := facts.other_teacher:
+        sentences.append(
+            f"The licence of the teacher, `{other.name}`, is {other.license or _UNKNOWN}."
         )
-    if facts.license:
-        return f"Licence of the teacher's weights, which these are derived from: {facts.license}."
-    return (
-        "Licence: unknown. The teacher's folder does not name the licence of its weights, which"
-        " these are derived from; look it up before you pass them on."
-    )
+    return " ".join(sentences)
 
 
 def _kept(stack: str, layers: tuple[int, ...], base_layers: int, whose: str) -> str:
@@ -201,20 +197,6 @@ def _context_warning(student: ModelDimensions) -> str:
         return ""
     return (
         f"## Short context\n\nThis model hears {student.context_seconds:g} seconds at a time, not"
-        f" 30. transformers reads that from `preprocessor_config.json`; faster-whisper and"
-        " whisper.cpp insist on windows of 30 seconds and cannot run it."
+        " 30. transformers reads the length from `preprocessor_config.json`. faster-whisper and"
+        " whisper.cpp need windows of 30 seconds and cannot run this model."
     )
-
-
-def _timestamps(trained: bool) -> str:
-    if trained:
-        return ""
-    return (
-        "## Long recordings\n\nThe training labels held no timestamps, so do not ask this model for"
-        " any: programs that cut long recordings at its timestamps lose text. Cut them at pauses"
-        " instead, as `fastwhisper transcribe` does, and transcribe without timestamps as below."
-    )
-
-
-def _word_timestamps(heads_note: str) -> str:
-    return f"## Word timestamps\n\n{heads_note[0].upper()}{heads_note[1:]}." if heads_note else ""

@@ -1,4 +1,4 @@
-"""The dtype of an export: parameters rounded to it, and what the rounding loses."""
+"""Rounds parameters to the dtype of an export, and reports what is lost."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,36 +11,36 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def rounded(params: Params, dtype: str) -> tuple[Params, tuple[str, ...]]:
-    """Round parameters to a dtype, to nearest, ties to even.
+    """Rounds parameters to the nearest values of a dtype, ties to even.
 
     Args:
         params: nested dict of float32 arrays.
         dtype: one of `DTYPES`.
 
     Returns:
-        The same tree in that dtype, and notes for the user: parameters that became zero because
-        the dtype has nothing as small.
+        The same tree in that dtype, and notes for the user: how many parameters became zero
+        because they are too small for the dtype.
 
     Raises:
-        InputError: some are beyond the dtype's largest number; they are counted and named.
+        InputError: parameters exceed the largest number of the dtype. The message counts them.
     """
-    flat, lost, overflown = {}, {}, {}
+    flat, underflows, overflows = {}, {}, {}
     for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
         with np.errstate(over="ignore", under="ignore"):
             flat[path] = leaf.astype(jnp.dtype(dtype))
-        overflown[path] = int(np.sum(np.isfinite(leaf) & ~np.isfinite(flat[path])))
-        lost[path] = int(np.sum((leaf != 0) & (flat[path] == 0)))
-    if any(overflown.values()):
+        overflows[path] = int(np.sum(np.isfinite(leaf) & ~np.isfinite(flat[path])))
+        underflows[path] = int(np.sum((leaf != 0) & (flat[path] == 0)))
+    if any(overflows.values()):
         raise InputError(
-            f"{_count(overflown)} are beyond {dtype}'s largest number,"
+            f"{_count(overflows)} are beyond {dtype}'s largest number,"
             f" {float(jnp.finfo(dtype).max):.6g}; export as bfloat16 or float32"
         )
-    notes = [f"{_count(lost)} are too small for {dtype} and were rounded to 0"]
-    return traverse_util.unflatten_dict(flat, sep="/"), tuple(notes * any(lost.values()))
+    notes = [f"{_count(underflows)} are too small for {dtype} and were rounded to 0"]
+    return traverse_util.unflatten_dict(flat, sep="/"), tuple(notes * any(underflows.values()))
 
 
 def _count(parameters: dict[str, int]) -> str:
-    """How many, and where most of them lie."""
+    """The total number of parameters, and the array that has the most of them."""
     most = max(parameters, key=lambda path: parameters[path])
     total = sum(parameters.values())
     return f"{total:,} parameters ({parameters[most]:,} of them in {most})"

@@ -1,21 +1,21 @@
-"""The JSON files of an export: the base model's own, changed where the student differs.
+"""Makes the JSON config files of an export: those of the base model, with the student's values.
 
-The base model is what the student was cut from, as a rule its teacher.
+The base model is the model whose layers the student was initialised from, usually its teacher.
 """
 
-from fastwhisper_jax.audio.constants import FRAMES_PER_SECOND, SAMPLE_RATE_HZ
+from fastwhisper_jax.audio.constants import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.export.hf_configs import SIZES, Config
+from fastwhisper_jax.export.hf_configs import SIZES, HFConfig
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
-# A field of generation_config.json that other programs pass over. `fastwhisper transcribe` cuts
-# long recordings accordingly; a model where it is missing writes timestamps, as openai's do.
+# A field of generation_config.json that other programs ignore. `fastwhisper transcribe` reads it to
+# choose how to cut long recordings. A model without the field writes timestamps, as OpenAI's do.
 TRAINED_WITH_TIMESTAMPS = "trained_with_timestamps"
 
 # What notes for the user call the base model.
-_BASE = "the model that this one was cut from"
+_BASE = "the model that this one was initialised from"
 
-# Keys that say where or how the base model's file was written, and code that it would run.
+# Keys that describe the base model's file, or name code that it would run.
 _NOT_INHERITED = frozenset(
     {
         "_name_or_path",
@@ -28,19 +28,16 @@ _NOT_INHERITED = frozenset(
 )
 
 
-def student_config(base: Config, dims: ModelDimensions, dtype: str) -> Config:
-    """config.json of the student: the base model's with the student's sizes and dtype.
+def student_config(base: HFConfig, dims: ModelDimensions, dtype: str) -> HFConfig:
+    """Makes config.json: the base model's, with the student's sizes and dtype.
 
     Args:
         base: the base model's config.json.
         dims: the student's sizes.
-        dtype: of the student's weights.
-
-    Returns:
-        Content of config.json. The dtype stands under `torch_dtype`, which every transformers
-        since 4.0 reads.
+        dtype: dtype of the student's weights. It is written as `torch_dtype`, which every
+            transformers since 4.0 reads.
     """
-    config = {key: value for key, value in base.items() if key not in _NOT_INHERITED}
+    config = _inherited(base)
     config["model_type"] = "whisper"
     config["architectures"] = ["WhisperForConditionalGeneration"]
     config.update({theirs: getattr(dims, ours) for ours, theirs in SIZES})
@@ -51,79 +48,79 @@ def student_config(base: Config, dims: ModelDimensions, dtype: str) -> Config:
 
 
 def student_alignment_heads(
-    base: Config, decoder_layers: tuple[int, ...], dims: ModelDimensions
+    base: HFConfig, decoder_layers: tuple[int, ...], dims: ModelDimensions
 ) -> tuple[list[list[int]], str]:
-    """The [layer, head] pairs of the student whose cross-attention gives the times of words.
+    """Returns the cross-attention heads of the student that give the times of words.
 
-    The base model's pairs, on the student's layers. A layer of its that the student has not got
-    takes its pairs with it, and pairs whose head no layer has are left out. Where none remains
-    (word timestamps of transformers and of faster-whisper would index what is not there) they are
-    all heads of the upper half of the layers, which is openai-whisper's and CTranslate2's own
-    default.
+    These are the base model's alignment heads in the layers that the student kept. Heads that no
+    layer has are left out. If none remains, all heads of the upper half of the student's layers
+    are used, which is the default of openai-whisper and CTranslate2. (Without valid heads,
+    transformers and faster-whisper fail with an IndexError on word timestamps.)
 
     Args:
         base: the base model's generation_config.json.
-        decoder_layers: the base model's decoder layers that the student kept, in its own order.
-        dims: the student's sizes; its layers have as many heads as the base model's.
+        decoder_layers: the base model's decoder layers that the student kept, in the student's
+            order.
+        dims: the student's sizes. Its layers have as many heads as the base model's.
 
     Returns:
-        The pairs, at least one, and a note for the user, empty where they are the base model's.
+        At least one [layer, head] pair, and a note for the user. The note is empty if all pairs
+        come from the base model and all of the base model's pairs are valid.
     """
     named = base.get("alignment_heads") or ()
-    strange = [[layer, head] for layer, head in named if head not in range(dims.n_text_head)]
+    invalid = [[layer, head] for layer, head in named if head not in range(dims.n_text_head)]
     heads = [
         [decoder_layers.index(layer), head]
         for layer, head in named
-        if layer in decoder_layers and [layer, head] not in strange
+        if layer in decoder_layers and [layer, head] not in invalid
     ]
     notes = []
-    if strange:
+    if invalid:
         notes.append(
-            f"the generation_config.json of {_BASE} names alignment heads {strange}, [layer,"
+            f"the generation_config.json of {_BASE} names alignment heads {invalid}, [layer,"
             f" head], but its layers have {dims.n_text_head} heads, counted from 0: those are left"
             " out"
         )
     if not heads:
         upper = range(dims.n_text_layer // 2, dims.n_text_layer)
         heads = [[layer, head] for layer in upper for head in range(dims.n_text_head)]
-        lacks = (
-            f"none of the alignment heads of {_BASE} lies in a decoder layer that was kept"
+        reason = (
+            f"none of the alignment heads of {_BASE} is in a decoder layer that was kept"
             if named
             else f"the generation_config.json of {_BASE} names no alignment heads"
         )
         notes.append(
-            f"{lacks}: word timestamps rest on all heads of the upper layers (openai-whisper's"
+            f"{reason}: word timestamps use all heads of the upper layers (openai-whisper's"
             " default) and may be less exact"
         )
     return heads, "; ".join(notes)
 
 
 def student_generation_config(
-    base: Config, alignment_heads: list[list[int]], trained_with_timestamps: bool
-) -> Config:
-    """generation_config.json of the student: the base model's, with the student's alignment heads.
+    base: HFConfig, alignment_heads: list[list[int]], trained_with_timestamps: bool
+) -> HFConfig:
+    """Makes generation_config.json: the base model's, with the student's alignment heads.
 
     Args:
         base: the base model's generation_config.json.
         alignment_heads: see `student_alignment_heads`.
-        trained_with_timestamps: whether the student's labels said when words are spoken.
+        trained_with_timestamps: whether the student's labels held timestamps.
     """
-    config = {key: value for key, value in base.items() if key not in _NOT_INHERITED}
     own = {"alignment_heads": alignment_heads, TRAINED_WITH_TIMESTAMPS: trained_with_timestamps}
-    return config | own
+    return _inherited(base) | own
 
 
-def student_preprocessor_config(base: Config, dims: ModelDimensions) -> Config:
-    """preprocessor_config.json of the student: log-mel windows of its own length.
+def student_preprocessor_config(base: HFConfig, dims: ModelDimensions) -> HFConfig:
+    """Makes preprocessor_config.json: the base model's, with the length of the student's window.
 
     Args:
-        base: the base model's preprocessor_config.json; empty for one that has none.
+        base: the base model's preprocessor_config.json; empty if it has none.
         dims: the student's sizes.
 
     Raises:
-        InputError: the context is not a whole number of seconds, which the file format asks for.
+        InputError: the context is not a whole number of seconds, as the file format requires.
     """
-    if dims.n_frames % FRAMES_PER_SECOND:
+    if dims.context_seconds % 1:
         raise InputError(
             f"a context of {dims.context_seconds} s cannot be written to preprocessor_config.json,"
             " which holds whole seconds; train with student.context_seconds a whole number"
@@ -132,17 +129,20 @@ def student_preprocessor_config(base: Config, dims: ModelDimensions) -> Config:
         "feature_extractor_type": "WhisperFeatureExtractor",
         "processor_class": "WhisperProcessor",
         "sampling_rate": SAMPLE_RATE_HZ,
-        "hop_length": SAMPLE_RATE_HZ // FRAMES_PER_SECOND,
-        "n_fft": 400,
+        "hop_length": HOP_SAMPLES,
+        "n_fft": WINDOW_SAMPLES,
         "padding_side": "right",
         "padding_value": 0.0,
         "return_attention_mask": False,
     }
     own = {
         "feature_size": dims.n_mels,
-        "chunk_length": dims.n_frames // FRAMES_PER_SECOND,
+        "chunk_length": int(dims.context_seconds),
         "n_samples": dims.n_samples,
         "nb_max_frames": dims.n_frames,
     }
-    inherited = {key: value for key, value in base.items() if key not in _NOT_INHERITED}
-    return {**standard, **inherited, **own}
+    return {**standard, **_inherited(base), **own}
+
+
+def _inherited(base: HFConfig) -> HFConfig:
+    return {key: value for key, value in base.items() if key not in _NOT_INHERITED}

@@ -1,4 +1,4 @@
-"""Tokenizer files of an export: the teacher's byte for byte, and those derived that it lacks."""
+"""Collects the tokenizer files of an export: copies the base model's, and derives missing ones."""
 
 import json
 from pathlib import Path
@@ -20,27 +20,34 @@ TOKENIZER_FILES = (
 )
 
 
-def tokenizer_files(teacher_folder: Path) -> dict[str, bytes]:
-    """Content of the student's tokenizer files, by file name.
+def tokenizer_files(base_folder: Path) -> dict[str, bytes]:
+    """Returns the content of the student's tokenizer files.
 
-    What the teacher has is taken byte for byte; the rest is derived. whisper.cpp's converter and
-    transformers' slow tokenizers read vocab.json, merges.txt, added_tokens.json and
-    special_tokens_map.json, which come from tokenizer.json. transformers' `tokenizer.normalize()`
-    fails without normalizer.json, which is OpenAI's spelling table.
+    Files of the base model are copied byte for byte. Missing ones are derived:
+    - vocab.json, merges.txt, added_tokens.json and special_tokens_map.json from tokenizer.json.
+      whisper.cpp's converter and the slow tokenizers of transformers read them.
+    - normalizer.json from OpenAI's spelling table. `tokenizer.normalize()` of transformers fails
+      without it.
+
+    Args:
+        base_folder: Hugging Face folder of the base model.
+
+    Returns:
+        File names and their content.
 
     Raises:
-        InputError: the teacher has no tokenizer, or its tokenizer.json is not Whisper's.
+        InputError: the folder has no tokenizer, or its tokenizer.json is not Whisper's.
     """
     files = {
-        name: (teacher_folder / name).read_bytes()
+        name: (base_folder / name).read_bytes()
         for name in TOKENIZER_FILES
-        if (teacher_folder / name).is_file()
+        if (base_folder / name).is_file()
     }
     if "tokenizer.json" in files:
-        files = {**_derived(teacher_folder / "tokenizer.json"), **files}
+        files = {**_derived(base_folder / "tokenizer.json"), **files}
     elif not {"vocab.json", "merges.txt"} <= files.keys():
         raise InputError(
-            f"{teacher_folder} has neither tokenizer.json nor vocab.json with merges.txt;"
+            f"{base_folder} has neither tokenizer.json nor vocab.json with merges.txt;"
             " copy the teacher's tokenizer files into it"
         )
     if "normalizer.json" not in files:
@@ -49,11 +56,11 @@ def tokenizer_files(teacher_folder: Path) -> dict[str, bytes]:
 
 
 def _derived(path: Path) -> dict[str, bytes]:
-    """The files that a slow tokenizer would have saved beside tokenizer.json."""
+    """Makes the files that a slow tokenizer saves beside tokenizer.json."""
     tokenizer = read_json(path)
     try:
         vocabulary = tokenizer["model"]["vocab"]
-        # written as pairs since tokenizers 0.20, as "left right" before
+        # A merge is a pair since tokenizers 0.20; it was a string "left right" before.
         merges = [
             pair if isinstance(pair, str) else " ".join(pair)
             for pair in tokenizer["model"]["merges"]
@@ -69,7 +76,7 @@ def _derived(path: Path) -> dict[str, bytes]:
         "vocab.json": _json_bytes(vocabulary),
         "merges.txt": "\n".join(["#version: 0.2", *merges, ""]).encode(),
         "added_tokens.json": _json_bytes(added),
-        # without it a slow tokenizer leaves <|startoftranscript|> and the like in the text
+        # Without it, slow tokenizers do not remove <|startoftranscript|> and the like from text.
         "special_tokens_map.json": _json_bytes({"additional_special_tokens": special}),
     }
 

@@ -1,27 +1,29 @@
-"""How an export is used in each runtime: commands that run as they stand, for the model card."""
+"""Writes commands that run an export in each runtime, for the model card."""
 
 import dataclasses
 
+from fastwhisper_jax.audio.constants import FULL_CONTEXT_SECONDS, SAMPLE_RATE_HZ
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
-FULL_CONTEXT_SECONDS = 30.0
 _MULTILINGUAL_VOCABULARY = 51865  # English-only models have one token less
-# The releases whose sources hold whisper.cpp's converter and the mel filters that it reads.
-_CONVERTER, _FILTERS = "pywhispercpp-1.5.1", "openai_whisper-20250625"
+# The source of pywhispercpp holds whisper.cpp's converter. The converter reads mel filters, which
+# are in the source of openai-whisper.
+_PYWHISPERCPP, _OPENAI_WHISPER = "1.5.1", "20250625"
 
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """One runtime's commands.
+    """The commands for one runtime.
 
-    They expect the export's folder and `speech.wav` (16 kHz, mono, 16 bit) in the working folder.
+    They expect the folder of the export and `speech.wav` (16 kHz, mono, 16 bit) in the working
+    folder.
 
     Attributes:
-        runtime: its name, with the weights' precision where it offers several.
+        runtime: its name, and the precision of the weights if it offers several.
         install: shell command that installs it.
-        convert: shell commands that make its own files of the export, or nothing.
+        convert: shell commands that convert the export to its own format; may be empty.
         python: a program that prints the text of the recording.
-        remark: what to know, or nothing.
+        remark: text for the user; may be empty.
     """
 
     runtime: str
@@ -32,28 +34,29 @@ class Usage:
 
 
 def usages(name: str, dims: ModelDimensions, language: str, dtype: str) -> tuple[Usage, ...]:
-    """The runtimes that can run an export, and how.
+    """Returns the commands for each runtime that can run an export.
 
     Args:
-        name: the export's folder.
-        dims: its sizes; faster-whisper and whisper.cpp insist on windows of 30 s.
-        language: code that it is asked for, where it knows several.
-        dtype: of its weights; whisper.cpp's converter does not read bfloat16.
+        name: the folder of the export.
+        dims: its sizes. faster-whisper and whisper.cpp need windows of 30 s.
+        language: code of the language to ask for, if the model knows several.
+        dtype: dtype of its weights. whisper.cpp's converter does not read bfloat16.
     """
-    spoken = language if dims.n_vocab >= _MULTILINGUAL_VOCABULARY else ""
-    found = [_transformers(name, spoken), _flax_whisper(name, spoken)]
+    option = language if dims.n_vocab >= _MULTILINGUAL_VOCABULARY else ""
+    runtimes = [_transformers(name, option), _flax_whisper(name, option)]
     if dims.context_seconds >= FULL_CONTEXT_SECONDS:
-        found += [_faster_whisper(name, language, kind) for kind in ("float32", "int8")]
+        runtimes += [_faster_whisper(name, language, kind) for kind in ("float32", "int8")]
         if dtype != "bfloat16":
-            found.append(_whisper_cpp(name, language))
-    return tuple(found)
+            runtimes.append(_whisper_cpp(name, language))
+    return tuple(runtimes)
 
 
 def usage_section(name: str, dims: ModelDimensions, language: str, dtype: str) -> str:
-    """The same as a section of Markdown."""
+    """Returns the commands of `usages` as a section of Markdown."""
     parts = [
         "## Use",
-        f"Beside the folder `{name}` and a recording `speech.wav` (16 kHz, mono, 16 bit):",
+        f"Run these commands where the folder `{name}` and a recording `speech.wav` (16 kHz, mono,"
+        " 16 bit) are:",
     ]
     for usage in usages(name, dims, language, dtype):
         parts += [f"### {usage.runtime}", usage.remark, f"```bash\n{usage.install}\n```"]
@@ -101,9 +104,9 @@ print(processor.batch_decode(tokens, skip_special_tokens=True)[0])""",
 def _faster_whisper(name: str, language: str, kind: str) -> Usage:
     folder = f"{name}-ct2" if kind == "float32" else f"{name}-ct2-{kind}"
     remark = (
-        "faster-whisper fills the log-mel of a recording shorter than 30 s up with zeros, which to"
-        " Whisper is noise, not silence. Give it silence instead, as below: it then hears what the"
-        " model heard in training."
+        "faster-whisper pads the log-mel of a recording shorter than 30 s with zeros. To Whisper,"
+        " zeros are noise, not silence. The code below pads the audio with silence instead, as in"
+        " training."
     )
     return Usage(
         f"faster-whisper, {kind}",
@@ -115,7 +118,7 @@ from faster_whisper import WhisperModel, decode_audio
 
 model = WhisperModel("{folder}", device="cpu", compute_type="{kind}")
 speech = decode_audio("speech.wav")
-speech = np.pad(speech, (0, max(0, 30 * 16_000 - len(speech))))
+speech = np.pad(speech, (0, max(0, 30 * {SAMPLE_RATE_HZ:_} - len(speech))))
 segments, _ = model.transcribe(speech, language="{language}", without_timestamps=True)
 print("".join(segment.text for segment in segments))""",
         remark if kind == "float32" else "",
@@ -123,19 +126,20 @@ print("".join(segment.text for segment in segments))""",
 
 
 def _whisper_cpp(name: str, language: str) -> Usage:
+    converter, filters = f"pywhispercpp-{_PYWHISPERCPP}", f"openai_whisper-{_OPENAI_WHISPER}"
     return Usage(
         "whisper.cpp",
         "pip install pywhispercpp transformers torch",
         f"""pip download --no-deps --no-binary pywhispercpp,openai-whisper \\
-    {_CONVERTER.replace("-", "==")} {_FILTERS.replace("_", "-").replace("-2", "==2")}
-tar -xzf {_CONVERTER}.tar.gz && tar -xzf {_FILTERS}.tar.gz
+    pywhispercpp=={_PYWHISPERCPP} openai-whisper=={_OPENAI_WHISPER}
+tar -xzf {converter}.tar.gz && tar -xzf {filters}.tar.gz
 mkdir -p {name}-ggml
-python {_CONVERTER}/whisper.cpp/models/convert-h5-to-ggml.py \\
-    {name} {_FILTERS} {name}-ggml""",
+python {converter}/whisper.cpp/models/convert-h5-to-ggml.py \\
+    {name} {filters} {name}-ggml""",
         f"""from pywhispercpp.model import Model
 
 model = Model("{name}-ggml/ggml-model.bin", language="{language}", no_timestamps=True)
 print("".join(segment.text for segment in model.transcribe("speech.wav")))""",
-        "Its converter and OpenAI's mel filters come from two source packages. Matrices are stored"
-        " in float16. whisper.cpp's own programs read the same file.",
+        "The converter and OpenAI's mel filters come from two source packages. The converted file"
+        " holds matrices in float16. whisper.cpp's own programs read it too.",
     )

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from fastwhisper_jax.audio.constants import SECONDS_PER_FRAME
-from fastwhisper_jax.audio.pauses import speech_pieces
+from fastwhisper_jax.audio.pauses import split_at_pauses
 from fastwhisper_jax.transcription.long_form import LongForm, transcribe_recordings
 from fastwhisper_jax.transcription.segments import Segment, Transcript
 from fastwhisper_jax.transcription.slot import Recording
@@ -87,7 +87,7 @@ def transcribe_pieces(
 
     def numbered_pieces() -> Iterator[tuple[int, Recording, str | None]]:
         for index, recording, language in recordings:
-            spans = speech_pieces(recording.loudness, how.window_frames)
+            spans = split_at_pauses(recording.loudness, how.window_frames)
             spoken = sum(end - start for start, end in spans) * SECONDS_PER_FRAME
             how.on_progress(recording.seconds - spoken)
             if spans and language is None and how.prompts.languages:

@@ -106,7 +106,7 @@ def _not_finite(folder):
         (_not_finite, "not finite"),
     ],
 )
-def test_what_is_no_audio_is_named_in_one_line(tmp_path, make, says):
+def test_a_file_that_is_not_audio_is_named_in_one_line(tmp_path, make, says):
     path = make(tmp_path)
     with pytest.raises(InputError, match=says) as caught:
         load_audio(str(path))
@@ -117,15 +117,15 @@ def test_what_is_no_audio_is_named_in_one_line(tmp_path, make, says):
             audio_seconds(str(path))
 
 
-def test_an_offset_behind_the_end_is_an_input_error(tmp_path):
+def test_an_offset_after_the_end_is_an_input_error(tmp_path):
     path = str(tmp_path / "a.wav")
     soundfile.write(path, _tone(1.0, 16_000), 16_000)
     with pytest.raises(InputError, match="is 1.000 s long and offset is 2 s"):
         load_audio(path, 2.0)
 
 
-def test_an_mp3_that_was_cut_off_is_an_input_error(tmp_path):
-    """Its header names the whole length, and what is left decodes without an error."""
+def test_a_truncated_mp3_is_an_input_error(tmp_path):
+    """Its header names the original length, and the rest decodes without an error."""
     path = tmp_path / "a.mp3"
     soundfile.write(path, _tone(10.0, 16_000), 16_000)
     whole = path.read_bytes()
@@ -134,16 +134,16 @@ def test_an_mp3_that_was_cut_off_is_an_input_error(tmp_path):
     assert audio_seconds(str(path)) == 10.0
     assert load_audio(str(path), 1.0, 4.0).shape == (64_000,)
     for part in ((), (1.0, 8.0), (8.0, 1.0)):
-        with pytest.raises(InputError, match=r"a\.mp3 ends before .* it must be whole"):
+        with pytest.raises(InputError, match=r"a\.mp3 ends before .* it must be complete"):
             load_audio(str(path), *part)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-def test_an_mp3_whose_length_is_estimated_is_no_cut_one(tmp_path, rate):
-    """Without the frame that counts the others; the estimate is a part of a frame too long."""
+def test_an_mp3_whose_length_is_estimated_is_not_taken_for_a_truncated_one(tmp_path, rate):
+    """Without the frame that counts the others, libsndfile's estimate is slightly too long."""
     path = tmp_path / "a.mp3"
-    how = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
-    soundfile.write(path, _tone(5.0, rate), rate, **how)
+    options = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
+    soundfile.write(path, _tone(5.0, rate), rate, **options)
     data = path.read_bytes()
     path.write_bytes(data[data.index(data[:2], 2) :])
     assert abs(len(load_audio(str(path))) - 80_000) < 3_200

@@ -27,12 +27,12 @@ def written(folder, audio, rate=RATE, name="a.wav"):
 
 
 def test_a_long_recording_equals_its_whole_spectrogram(tmp_path):
-    """Blocks leave no seams, and the maximum is that of the whole recording."""
+    """Blocks leave no seams, and features are clamped at the maximum of the whole recording."""
     audio = speech(71.237)
     recording = RecordingFeatures(written(tmp_path, audio), 80, 3000)
     assert recording.frames == 7124
     assert recording.seconds == pytest.approx(71.237, abs=1e-4)
-    # A second of silence behind it, as the recording's last frames see it.
+    # The last frames of a recording see silence after its end.
     whole = log_mel_spectrogram(jnp.asarray(pad_or_trim(audio, 72 * RATE))[None], 80)[0]
     for start in (0, 1, 2999, 3000, 4124):
         window = recording.window(start)
@@ -41,7 +41,7 @@ def test_a_long_recording_equals_its_whole_spectrogram(tmp_path):
     recording.close()
 
 
-def test_behind_a_long_recording_stand_zeros(tmp_path):
+def test_features_after_the_end_of_a_long_recording_are_zeros(tmp_path):
     recording = RecordingFeatures(written(tmp_path, speech(31.0)), 80, 3000)
     window = recording.window(2900)
     assert np.abs(window[:200]).sum() > 0
@@ -51,11 +51,11 @@ def test_behind_a_long_recording_stand_zeros(tmp_path):
 
 @pytest.mark.parametrize("seconds", [0.005, 0.5, 12.34, 30.0])
 def test_a_short_recording_equals_a_padded_clip(tmp_path, seconds):
-    """What training and evaluation see of a clip is what transcription sees."""
+    """Transcription computes the same features as training and evaluation."""
     audio = speech(seconds)
     recording = RecordingFeatures(written(tmp_path, audio), 80, 3000)
     padded = log_mel_spectrogram(jnp.asarray(pad_or_trim(audio, 30 * RATE))[None], 80)[0]
-    # A clip of exactly 30 s is reflected at its end there, silence follows it here.
+    # The padded clip of exactly 30 s is reflected at its end; here silence follows it.
     same = 3000 if seconds < 30 else 2998
     np.testing.assert_allclose(recording.window(0)[:same], padded[:same], atol=2e-5)
     assert recording.frames == -(-len(audio) // 160)
@@ -81,7 +81,7 @@ def test_other_rates_and_channels_are_resampled_and_mixed(tmp_path):
     [(None, "no audio file"), (b"not audio", "cannot be read as audio"), ("nan", "not finite")],
     ids=["missing", "not audio", "not finite"],
 )
-def test_what_cannot_be_read_is_named(tmp_path, content, reason):
+def test_a_recording_that_cannot_be_read_is_named(tmp_path, content, reason):
     path = tmp_path / "broken.wav"
     if content == "nan":
         soundfile.write(path, np.full(1600, np.nan, np.float32), RATE, subtype="FLOAT")
@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_named(tmp_path, content, reason):
         RecordingFeatures(str(path), 80, 3000)
 
 
-def test_a_recording_that_was_cut_off_is_an_input_error(tmp_path):
+def test_a_truncated_recording_is_an_input_error(tmp_path):
     path = tmp_path / "a.mp3"
     soundfile.write(path, speech(70.0), RATE)
     data = path.read_bytes()

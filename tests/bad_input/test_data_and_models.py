@@ -54,7 +54,7 @@ def test_a_file_named_wav_that_is_no_audio(world, refused, command, content):
 def test_audio_without_a_sample(world, refused, command):
     soundfile.write(world.manifest.parent / "silence.wav", np.zeros(0), 16_000)
     world.change_line(1, audio="silence.wav")
-    refused(command, "silence.wav is empty; it must hold at least one sample: remove it")
+    refused(command, "silence.wav is empty; it must hold at least one sample: leave it out")
 
 
 def test_an_utterance_without_text(world, refused, command):

@@ -79,7 +79,7 @@ def test_a_second_call_makes_only_what_is_missing_and_the_same(out, prepare):
     (out / "shards" / "00001.flacs").unlink()
     (out / "shards" / "00002.jsonl").unlink()
     (out / "prepared.json").unlink()
-    with pytest.raises(InputError, match="is not complete; give its fastwhisper prepare command"):
+    with pytest.raises(InputError, match="is not complete; run its fastwhisper prepare command"):
         read_source(out)
     done = prepare()
     assert (done.code, "of which 1 were there already" in done.out) == (0, True)

@@ -9,8 +9,8 @@ from fastwhisper_jax.demo.sentences import sentences
 
 def test_recordings_are_as_the_manifest_says(speaks, tmp_path):
     done = []
-    plan = CorpusSpec("test-unseen", "test", UNSEEN_VOICES, 9, seed=3)
-    path = write_corpus(plan, tmp_path, done.append)
+    spec = CorpusSpec("test-unseen", "test", UNSEEN_VOICES, 9, seed=3)
+    path = write_corpus(spec, tmp_path, done.append)
     utterances = read_manifest(path)
     assert path == tmp_path / "test-unseen.jsonl" and done == [1] * 9
     assert [utterance.text for utterance in utterances] == sentences("test", 9, seed=3)

@@ -15,7 +15,7 @@ TEACHER = Path(fastwhisper_jax.demo.__file__).parent / "teacher"
 HIGHEST_WER = 0.1  # on 16 utterances; its card says how well it does on more
 
 
-def test_it_takes_at_most_4_mb_and_is_of_the_sizes_that_its_command_makes():
+def test_it_takes_at_most_4_mb_and_has_the_sizes_that_its_script_makes():
     files = list(TEACHER.iterdir())
     assert sum(file.stat().st_size for file in files) <= 4_000_000
     assert {"model.safetensors", "tokenizer.json", "README.md"} <= {file.name for file in files}
@@ -35,7 +35,7 @@ def test_its_tokenizer_writes_every_sentence_and_reads_it_back():
 
 @pytest.mark.usefixtures("speaks")
 def test_it_hears_sentences_that_it_was_not_trained_on(tmp_path):
-    plan = CorpusSpec("speech", "test", TEACHER_VOICES, 16, seed=77)
-    manifest = write_corpus(plan, tmp_path, lambda _: None)
+    spec = CorpusSpec("speech", "test", TEACHER_VOICES, 16, seed=77)
+    manifest = write_corpus(spec, tmp_path, lambda _: None)
     options = evaluate.Options(str(TEACHER), str(manifest), max_new_tokens=60, normalizer="basic")
     assert evaluate.run(options).wer < HIGHEST_WER

@@ -19,7 +19,7 @@ from fastwhisper_jax.export.hf_load import load_model
 from fastwhisper_jax.export.model_card import CardFacts
 from fastwhisper_jax.export.student_configs import student_alignment_heads
 from fastwhisper_jax.models.student import student_dimensions, student_params
-from fastwhisper_jax.models.whisper import hf_names as names
+from fastwhisper_jax.models.whisper import hf_names
 
 FACTS = CardFacts("someone/teacher", encoder_layers=(0, 1), decoder_layers=(0, 3))
 
@@ -36,7 +36,7 @@ def exported(teacher_folder, dims, params, tmp_path):
     target = tmp_path / "small-whisper"
     notes = export_student(target, student, weights, teacher_folder, FACTS)
     assert notes == (
-        "the context is 2 s: faster-whisper and whisper.cpp insist on 30 s windows and cannot run"
+        "the context is 2 s: faster-whisper and whisper.cpp need windows of 30 s and cannot run"
         " this model",
     )
     return target
@@ -85,7 +85,7 @@ def test_flax_file_holds_the_same_values(exported, dims, params):
     tree = serialization.msgpack_restore((exported / "flax_model.msgpack").read_bytes())
     assert list(tree) == ["model"]
     assert sorted(tree["model"]["decoder"]["layers"]) == ["0", "1"]
-    expected = names.flax_tree_from_params(weights, student)
+    expected = hf_names.flax_tree_from_params(weights, student)
     assert jax.tree.all(jax.tree.map(np.array_equal, tree, expected))
 
 
@@ -120,7 +120,7 @@ def test_without_the_teachers_alignment_heads_they_are_all_of_the_upper_half(
     student, weights = make_student(params, dims, facts)
     notes = export_student(tmp_path / "out", student, weights, teacher_folder, facts)
     assert read(tmp_path / "out", "generation_config.json")["alignment_heads"] == expected
-    assert "word timestamps rest on all heads of the upper layers" in notes[-1]
+    assert "word timestamps use all heads of the upper layers" in notes[-1]
     assert notes[-1][1:] in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -129,9 +129,9 @@ def test_a_model_that_names_no_alignment_heads_is_said_to_name_none(named, dims)
     heads, note = student_alignment_heads({"alignment_heads": named}, (0, 3), dims)
     assert heads[0][0] == dims.n_text_layer // 2
     assert note.startswith(
-        "the generation_config.json of the model that this one was cut from names"
+        "the generation_config.json of the model that this one was initialised from names"
     )
-    assert "names no alignment heads: word timestamps rest on all heads" in note
+    assert "names no alignment heads: word timestamps use all heads" in note
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_half_precision_export_holds_the_nearest_values_in_both_files(
     assert jax.tree.all(jax.tree.map(np.array_equal, load_model(target).params, upcast))
     tree = serialization.msgpack_restore((target / "flax_model.msgpack").read_bytes())
     assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype(dtype)}
-    expected = names.flax_tree_from_params(nearest, student)
+    expected = hf_names.flax_tree_from_params(nearest, student)
     assert jax.tree.all(jax.tree.map(np.array_equal, tree, expected))
     with safetensors.safe_open(target / "model.safetensors", framework="np") as file:
         kinds = {file.get_slice(name).get_dtype() for name in file.keys()}

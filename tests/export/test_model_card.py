@@ -3,8 +3,9 @@
 import dataclasses
 
 import pytest
+import yaml
 
-from fastwhisper_jax.export.model_card import CardFacts, OtherTeacher, Score, model_card
+from fastwhisper_jax.export.model_card import CardFacts, CardScore, OtherTeacher, model_card
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 BASE = ModelDimensions(80, 1500, 8, 6, 2048, 51865, 448, 8, 6, 2048, 512)
@@ -16,25 +17,26 @@ FACTS = CardFacts(
     languages=("no", "en"),
     license="mit",
     training="Trained on prompts.",
-    scores=(Score("prompts/test", "english", 0.182, 0.073), Score("digits", "digits", 0.5)),
+    scores=(CardScore("prompts/test", "english", 0.182, 0.073), CardScore("digits", "digits", 0.5)),
 )
 
 
+def header_of(card):
+    return yaml.safe_load(card.split("---\n")[1])
+
+
 def test_header_holds_what_the_hub_reads():
-    header = model_card("small", FACTS, STUDENT, BASE).split("---\n")[1].splitlines()
-    assert header[:5] == [
-        "language:",
-        '- "no"',  # bare, YAML would read it as false
-        '- "en"',
-        'license: "mit"',
-        'base_model: "openai/whisper-base"',
-    ]
-    assert "library_name: transformers" in header
-    assert "pipeline_tag: automatic-speech-recognition" in header
-    assert '- "whisper"' in header
+    assert header_of(model_card("small", FACTS, STUDENT, BASE)) == {
+        "language": ["no", "en"],  # YAML reads a bare no as false
+        "license": "mit",
+        "base_model": "openai/whisper-base",
+        "library_name": "transformers",
+        "pipeline_tag": "automatic-speech-recognition",
+        "tags": ["whisper", "distillation", "audio", "jax", "safetensors"],
+    }
 
 
-def test_results_stand_beside_the_teachers():
+def test_results_show_student_and_teacher():
     card = model_card("small", FACTS, STUDENT, BASE)
     assert "all 6 encoder layers and 2 of 6 decoder layers" in card
     assert "(the teacher's layers 0 and 5, counted from 0)" in card
@@ -51,7 +53,7 @@ def test_every_runtime_is_shown_with_the_models_own_name():
     assert "convert-h5-to-ggml.py" in card and 'Model("small-whisper-ggml/ggml-model.bin"' in card
 
 
-def test_whisper_cpp_whose_converter_reads_no_bfloat16_is_not_shown_for_it():
+def test_whisper_cpp_is_not_shown_for_bfloat16_which_its_converter_cannot_read():
     card = model_card("small", FACTS, STUDENT, BASE, "bfloat16")
     assert "convert-h5-to-ggml.py" not in card
     assert "export float32 for it" in card
@@ -71,15 +73,17 @@ def test_english_only_model_is_not_asked_for_a_language():
     assert "generate_kwargs" not in card and "<|no|>" not in card
 
 
-def test_license_is_the_teachers_and_an_unknown_one_is_not_made_up():
-    assert "which these are derived from: mit." in model_card("small", FACTS, STUDENT, BASE)
+def test_license_is_the_teachers_or_unknown():
+    assert "of `openai/whisper-base`, whose licence is mit." in model_card(
+        "small", FACTS, STUDENT, BASE
+    )
     card = model_card("small", dataclasses.replace(FACTS, license=None), STUDENT, BASE)
-    assert 'license: "unknown"' in card
-    assert "Licence: unknown." in card
+    assert header_of(card)["license"] == "unknown"
+    assert "whose licence is unknown (its folder does not name it" in card
 
 
 def second_stage(license, teachers):
-    """The card of a student that was cut from another model than its teacher."""
+    """The card of a student whose teacher is not its base model."""
     facts = dataclasses.replace(
         FACTS,
         base_model="my-student",
@@ -91,14 +95,14 @@ def second_stage(license, teachers):
     return model_card("small", facts, student, base=STUDENT)
 
 
-def test_a_teacher_that_the_student_was_not_cut_from_is_named_with_its_own_size():
+def test_a_teacher_that_is_not_the_base_model_is_named_with_its_own_size():
     card = second_stage("mit", "mit")
     assert (
-        "cut from `my-student`, all 6 encoder layers and 1 of 2 decoder layers (that model's layer"
-        " 1, counted from 0), and distilled from `openai/whisper-base` with fastwhisper_jax."
-        in card
+        "initialised from `my-student`, with all 6 encoder layers and 1 of 2 decoder layers (that"
+        " model's layer 1, counted from 0), and distilled from `openai/whisper-base` with"
+        " fastwhisper_jax." in card
     )
-    assert 'base_model: "my-student"' in card
+    assert header_of(card)["base_model"] == "my-student"
     assert "| parameters (millions) | 72.6 | 51.6 |" in card
 
 
@@ -113,13 +117,13 @@ def test_a_teacher_that_the_student_was_not_cut_from_is_named_with_its_own_size(
 )
 def test_licences_of_both_are_stated_where_they_are_two_models(own, teachers, header):
     card = second_stage(own, teachers)
-    assert f'license: "{header}"' in card
-    assert f"of `my-student`, which these are derived from: {own or 'unknown (its'}" in card
-    assert f"of the teacher, `openai/whisper-base`: {teachers or 'unknown (its'}" in card
+    assert header_of(card)["license"] == header
+    assert f"of `my-student`, whose licence is {own or 'unknown (its'}" in card
+    assert f"of the teacher, `openai/whisper-base`, is {teachers or 'unknown (its'}" in card
 
 
-def test_a_student_that_never_saw_timestamps_is_not_to_be_asked_for_them():
-    warning = "do not ask this model for any"
+def test_the_card_of_a_student_trained_without_timestamps_says_so():
+    warning = "do not ask this model for timestamps"
     assert warning in model_card("small", FACTS, STUDENT, BASE)
     taught = dataclasses.replace(FACTS, trained_with_timestamps=True)
     assert warning not in model_card("small", taught, STUDENT, BASE)

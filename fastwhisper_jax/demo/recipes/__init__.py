@@ -1,1 +1,1 @@
-"""Recipes of the demo: its teacher, and the two students."""
+"""Recipes of the demo, for its teacher and its two students."""

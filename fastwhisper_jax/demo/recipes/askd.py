@@ -1,12 +1,12 @@
-"""ASKD of the demo's teacher: its weight falls from 1 to 0, the student's own EMA takes over.
+"""ASKD: the teacher's weight falls from 1 to 0, and the student's own EMA takes over.
 
     fastwhisper train recipes/askd.py --run-dir runs/askd-again \\
         --teacher.path teacher --data.train speech/train.jsonl
 
-The teacher's whole encoder, frozen, and the last of its six decoder layers. `ce.py` differs only
-in its objective. The teacher is often wrong on voices that are new to it, so it is left early: on
-163 other sentences by the seen voices this schedule gave 5.6 % WER; a weight that stays at 0.5,
-at temperature 2, gave 10.2 %.
+The student has the teacher's whole encoder, frozen, and the last of its six decoder layers.
+`ce.py` differs only in its objective. The teacher is often wrong on voices that are new to it, so
+its weight falls early. On 163 other sentences by the seen voices this schedule gave 5.6 % WER. A
+constant teacher weight of 0.5, at temperature 2, gave 10.2 %.
 """
 
 from fastwhisper_jax.config import (

@@ -1,10 +1,10 @@
-"""The control: cross-entropy with the labels alone, the teacher is not run.
+"""The control: trains with the labels only. The teacher is not run.
 
     fastwhisper train recipes/ce.py --run-dir runs/ce-again \\
         --teacher.path teacher --data.train speech/train.jsonl
 
-The teacher's whole encoder, frozen, and the last of its six decoder layers. `askd.py` differs only
-in its objective.
+The student has the teacher's whole encoder, frozen, and the last of its six decoder layers.
+`askd.py` differs only in its objective.
 """
 
 from fastwhisper_jax.config import (

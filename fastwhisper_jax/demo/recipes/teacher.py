@@ -1,7 +1,6 @@
-"""The demo's teacher from random weights: cross-entropy alone, the whole model trained.
+"""Trains the demo's teacher from random weights: all parameters, with cross-entropy only.
 
-Run by `python -m fastwhisper_jax.demo.make_teacher`, which makes the untrained model and the
-speech.
+`runs/demo_teacher.sh` runs this recipe, after it has made the untrained model and the speech.
 """
 
 from fastwhisper_jax.config import (
