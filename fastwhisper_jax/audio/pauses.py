@@ -15,7 +15,7 @@ _LOUDEST_PAUSE = 1.0
 _DIGITAL_SILENCE = -9.0
 
 
-def speech_pieces(loudness: np.ndarray, window_frames: int) -> list[tuple[int, int]]:
+def speech_segments(loudness: np.ndarray, window_frames: int) -> list[tuple[int, int]]:
     """Cuts a recording into pieces of speech, at most a window long, and leaves the pauses out.
 
     Speech is what is louder than a threshold: 35 dB below the level of speech, or, where noise is

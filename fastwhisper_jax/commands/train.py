@@ -39,7 +39,7 @@ from fastwhisper_jax.evaluation.corpus_batches import (
     default_normalizer,
     detokenizer,
     evaluation_batches,
-    transcriber,
+    make_transcribe,
 )
 from fastwhisper_jax.evaluation.evaluate import evaluate
 from fastwhisper_jax.files import Path, path_of
@@ -193,7 +193,7 @@ def _make_score(
     """Word and character error rate of a student on the eval set."""
     rules = decoding_rules(pair.teacher.generation_config)
     options = model_options(mesh, config.student.dtype)
-    transcribe = transcriber(pair.student_dims, options, rules, config.training.max_new_tokens)
+    transcribe = make_transcribe(pair.student_dims, options, rules, config.training.max_new_tokens)
     normalizer = default_normalizer(corpus, config.data.task)
 
     def score(params: dict[str, Any]) -> dict[str, float]:

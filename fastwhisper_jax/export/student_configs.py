@@ -7,10 +7,7 @@ from fastwhisper_jax.audio.constants import FRAMES_PER_SECOND, SAMPLE_RATE_HZ
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_configs import SIZES, Config
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
-
-# A field of generation_config.json that other programs pass over. `fastwhisper transcribe` cuts
-# long recordings accordingly; a model where it is missing writes timestamps, as openai's do.
-TRAINED_WITH_TIMESTAMPS = "trained_with_timestamps"
+from fastwhisper_jax.models.whisper.timestamp_labels import TRAINED_WITH_TIMESTAMPS
 
 # What notes for the user call the base model.
 _BASE = "the model that this one was cut from"

@@ -49,7 +49,7 @@ def test_error_rates_read_with_the_threads_of_the_recipe(config, audio, monkeypa
     read = []
     report = SimpleNamespace(wer=0.5, cer=0.25)
     monkeypatch.setattr(train, "decoding_rules", lambda _: SimpleNamespace(end_of_text=60))
-    monkeypatch.setattr(train, "transcriber", lambda *_: None)
+    monkeypatch.setattr(train, "make_transcribe", lambda *_: None)
     monkeypatch.setattr(train, "evaluation_batches", lambda *given: read.append(given))
     monkeypatch.setattr(train, "evaluate", lambda *_: (report, []))
     pair = SimpleNamespace(teacher=SimpleNamespace(generation_config={}), student_dims=tiny.STUDENT)

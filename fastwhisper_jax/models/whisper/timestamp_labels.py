@@ -6,6 +6,10 @@ from fastwhisper_jax.audio.constants import SECONDS_PER_TIMESTAMP
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.models.whisper.tokens import UtteranceTokens
 
+# The field of generation_config.json that says whether a student's labels held timestamps. Other
+# programs ignore it. A model without the field writes timestamps, as OpenAI's models do.
+TRAINED_WITH_TIMESTAMPS = "trained_with_timestamps"
+
 
 def timestamped(utterances: Sequence[UtteranceTokens], seconds: Sequence[float]) -> UtteranceTokens:
     """Prompt and label of one row of utterances, with the times of each.
