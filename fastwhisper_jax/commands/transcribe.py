@@ -22,8 +22,9 @@ from fastwhisper_jax.models.whisper.tokens import load_tokenizer
 from fastwhisper_jax.progress import progress
 from fastwhisper_jax.training.sharding import make_mesh
 from fastwhisper_jax.transcription import writers
+from fastwhisper_jax.transcription.options import TranscriptionOptions
 from fastwhisper_jax.transcription.segments import Transcript
-from fastwhisper_jax.transcription.transcriber import TranscriptionOptions, make_transcriber
+from fastwhisper_jax.transcription.transcriber import make_transcriber
 
 Say = Callable[[str], None]
 

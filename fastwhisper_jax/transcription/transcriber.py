@@ -13,6 +13,7 @@ from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.models.whisper.timestamp_labels import TRAINED_WITH_TIMESTAMPS
 from fastwhisper_jax.models.whisper.tokens import no_timestamps_token
 from fastwhisper_jax.transcription.long_form import LongFormSettings, transcribe_recordings
+from fastwhisper_jax.transcription.options import TranscriptionOptions
 from fastwhisper_jax.transcription.prompt_format import make_prompt_format, spoken_language
 from fastwhisper_jax.transcription.segments import Transcript
 from fastwhisper_jax.transcription.speech_segments import transcribe_speech_segments
@@ -23,34 +24,6 @@ if TYPE_CHECKING:
 
 # About how long people speak between two pauses.
 _SPEECH_SEGMENT_SECONDS = 4.0
-
-
-@dataclasses.dataclass(frozen=True)
-class TranscriptionOptions:
-    """What a user can choose.
-
-    Attributes:
-        language: code or English name of all recordings' language; None detects each one's.
-        task: "transcribe" or "translate".
-        word_timestamps: whether words get their own times.
-        cut: where windows end, at "timestamps" or at "pauses"; None: what the model was trained
-            for.
-        previous_text: whether a window's prompt holds the text before it; never at pauses.
-        fallback: whether a window whose decoding has failed is decoded again.
-        beam: how many hypotheses are searched at temperature 0; 1 decodes greedily.
-        batch_size: the most recordings, or speech segments, at a time.
-        max_new_tokens: the most tokens a window.
-    """
-
-    language: str | None = None
-    task: str = "transcribe"
-    word_timestamps: bool = False
-    cut: str | None = None
-    previous_text: bool = True
-    fallback: bool = True
-    beam: int = 1
-    batch_size: int = 8
-    max_new_tokens: int = 224
 
 
 class Transcriber(NamedTuple):

@@ -1,6 +1,7 @@
 """A model as the long-form loop uses it: four functions of batches of windows."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,10 +11,8 @@ import numpy as np
 
 from fastwhisper_jax.decoding.beam import beam_search
 from fastwhisper_jax.decoding.greedy import Sampling, greedy_decode
-from fastwhisper_jax.decoding.hypotheses import Hypotheses
 from fastwhisper_jax.decoding.language import detect_language
 from fastwhisper_jax.decoding.prefill import (
-    Prefill,
     Prompts,
     WhisperModel,
     no_speech_probability,
@@ -23,6 +22,9 @@ from fastwhisper_jax.decoding.rules import DecodingRules
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.transcription.prompt_format import PromptFormat
 from fastwhisper_jax.transcription.word_timestamps import cross_attention
+
+# NumPy arrays outside of `jax.jit`, JAX arrays in it.
+Array = Any
 
 Heads = tuple[tuple[int, int], ...]
 
@@ -38,11 +40,11 @@ class WindowPrompts(NamedTuple):
         row_mask: (B,) bool, False for windows that are not decoded.
     """
 
-    tokens: np.ndarray
-    lengths: np.ndarray
-    temperatures: np.ndarray
-    seeds: np.ndarray
-    row_mask: np.ndarray
+    tokens: Array
+    lengths: Array
+    temperatures: Array
+    seeds: Array
+    row_mask: Array
 
 
 class WindowTokens(NamedTuple):
@@ -56,10 +58,10 @@ class WindowTokens(NamedTuple):
         no_speech: (B,) float32, the probability that nobody speaks.
     """
 
-    tokens: np.ndarray
-    log_probs: np.ndarray
-    counts: np.ndarray
-    no_speech: np.ndarray
+    tokens: Array
+    log_probs: Array
+    counts: Array
+    no_speech: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ def make_window_model(
     """
 
     def with_params(params: whisper.Params) -> WhisperModel:
-        # Parameters are arguments of the jitted functions: as constants they would be compiled in.
+        # jit takes the parameters as an argument: as constants they would be compiled in.
         return model._replace(params=params)
 
     @jax.jit
@@ -112,35 +114,29 @@ def make_window_model(
         languages = tuple(prompt_format.languages.values())
         return detect_language(with_params(params), encoder_states, prompt_format.start, languages)
 
-    def read_prompts(
-        params: whisper.Params, encoder_states: jax.Array, prompts: Any, beams: int
-    ) -> Prefill:
-        batch = Prompts(
-            prompts.tokens, prompts.lengths, prompt_format.start_length, prompts.row_mask
+    @functools.partial(jax.jit, static_argnames="beams")
+    def decode(
+        params: whisper.Params, encoder_states: jax.Array, prompts: WindowPrompts, *, beams: int
+    ) -> WindowTokens:
+        tokens, lengths, temperatures, seeds, row_mask = prompts
+        batch = Prompts(tokens, lengths, prompt_format.start_length, row_mask)
+        start = prefill(with_params(params), encoder_states, batch, max_new_tokens, beams)
+        if beams > 1:
+            hypotheses = beam_search(start, rules)
+        else:
+            sampling = Sampling(temperatures, jax.vmap(jax.random.key)(seeds))
+            hypotheses = greedy_decode(start, rules, sampling)
+        return WindowTokens(
+            hypotheses.tokens[:, 0],
+            hypotheses.log_probs[:, 0],
+            (hypotheses.tokens[:, 0] != rules.end_of_text).sum(axis=1).astype(jnp.int32),
+            no_speech_probability(start, prompt_format.no_speech),
         )
-        return prefill(with_params(params), encoder_states, batch, max_new_tokens, beams)
 
-    def best(start: Prefill, hypotheses: Hypotheses) -> Any:
-        tokens = hypotheses.tokens[:, 0]
-        counts = (tokens != rules.end_of_text).sum(axis=1).astype(jnp.int32)
-        no_speech = no_speech_probability(start, prompt_format.no_speech)
-        return tokens, hypotheses.log_probs[:, 0], counts, no_speech
-
-    @jax.jit
-    def greedy(params: whisper.Params, encoder_states: jax.Array, prompts: Any) -> Any:
-        start = read_prompts(params, encoder_states, prompts, 1)
-        keys = jax.vmap(jax.random.key)(prompts.seeds)
-        return best(start, greedy_decode(start, rules, Sampling(prompts.temperatures, keys)))
-
-    @jax.jit
-    def search(params: whisper.Params, encoder_states: jax.Array, prompts: Any) -> Any:
-        start = read_prompts(params, encoder_states, prompts, beams)
-        return best(start, beam_search(start, rules))
-
-    def decode(encoder_states: Any, prompts: WindowPrompts) -> WindowTokens:
-        searches = beams > 1 and not prompts.temperatures.any()
-        emitted = (search if searches else greedy)(model.params, encoder_states, prompts)
-        return WindowTokens(*jax.device_get(emitted))
+    def decode_windows(encoder_states: Any, prompts: WindowPrompts) -> WindowTokens:
+        # Only windows at temperature 0 are searched; the others draw their tokens.
+        used_beams = 1 if np.any(prompts.temperatures) else beams
+        return jax.device_get(decode(model.params, encoder_states, prompts, beams=used_beams))
 
     @jax.jit
     def attend(
@@ -152,7 +148,7 @@ def make_window_model(
     return WindowModel(
         encode=lambda log_mel: encode(model.params, jnp.asarray(log_mel)),
         detect_language=lambda encoder_states: np.asarray(detect(model.params, encoder_states)),
-        decode=decode,
+        decode=decode_windows,
         attend=lambda encoder_states, row, tokens: np.asarray(
             attend(model.params, encoder_states, jnp.int32(row), tokens)
         ),
