@@ -17,7 +17,7 @@ from fastwhisper_jax.evaluation.corpus_batches import (
     default_normalizer,
     detokenizer,
     evaluation_batches,
-    transcriber,
+    make_transcribe,
 )
 from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, Report, evaluate
 from fastwhisper_jax.evaluation.reports import check_report_path, hypotheses_path, write_report
@@ -78,7 +78,7 @@ def run(options: Options) -> Report:
     order = sorted(range(len(corpus.sizes)), key=lambda i: -corpus.sizes[i].seconds)
     rules = decoding_rules(model.generation_config)
     how = model_options(mesh, options.dtype)
-    transcribe = transcriber(model.dims, how, rules, options.max_new_tokens, options.beam)
+    transcribe = make_transcribe(model.dims, how, rules, options.max_new_tokens, options.beam)
     load_audio = functools.partial(audio_inputs, samples=model.dims.n_samples)
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:
         advance.say(corpus.summary)

@@ -1,5 +1,6 @@
 """`fastwhisper transcribe`: recordings of any length to text, JSON or subtitles."""
 
+import dataclasses
 import functools
 import sys
 from collections import Counter
@@ -11,6 +12,8 @@ import jax
 from fastwhisper_jax.audio.files import audio_seconds
 from fastwhisper_jax.audio.recordings import RecordingFeatures
 from fastwhisper_jax.commands.transcribe_arguments import Options
+from fastwhisper_jax.decoding.prefill import WhisperModel
+from fastwhisper_jax.distillation.model_options import model_options
 from fastwhisper_jax.distillation.pair import place_params
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_load import load_model, resolve_model
@@ -19,8 +22,9 @@ from fastwhisper_jax.models.whisper.tokens import load_tokenizer
 from fastwhisper_jax.progress import progress
 from fastwhisper_jax.training.sharding import make_mesh
 from fastwhisper_jax.transcription import writers
+from fastwhisper_jax.transcription.options import TranscriptionOptions
 from fastwhisper_jax.transcription.segments import Transcript
-from fastwhisper_jax.transcription.transcriber import prepare
+from fastwhisper_jax.transcription.transcriber import make_transcriber
 
 Say = Callable[[str], None]
 
@@ -51,18 +55,28 @@ def run(options: Options, say: Say) -> bool:
     tokenizer = load_tokenizer(loaded.folder)
     params = place_params(loaded.params, options.dtype, mesh)
     with progress(round(sum(seconds.values())), "transcribe", "s of audio") as advance:
-        ready = prepare(options, loaded, tokenizer, params, mesh, [*seconds.values()], advance)
+        names = [field.name for field in dataclasses.fields(TranscriptionOptions)]
+        transcriber = make_transcriber(
+            TranscriptionOptions(**{name: getattr(options, name) for name in names}),
+            WhisperModel(params, loaded.dims, model_options(mesh, options.dtype)),
+            loaded.generation_config,
+            tokenizer,
+            str(loaded.folder),
+            [*seconds.values()],
+            advance,
+        )
         if options.out is not None:
             _make_folder(options.out)
         features = functools.partial(
             RecordingFeatures, n_mels=loaded.dims.n_mels, window_frames=loaded.dims.n_frames
         )
         opened = _opened(options.files, seconds, features, failures)
-        recordings = ((index, recording, ready.language) for index, recording in opened)
+        recordings = ((index, recording, transcriber.language) for index, recording in opened)
         waiting: dict[int, Transcript] = {}
         order = iter(seconds)
         upcoming = next(order, None)
-        for index, transcript in ready.transcribe(recordings, ready.model, ready.how):
+        transcripts = transcriber.transcribe(recordings, transcriber.model, transcriber.settings)
+        for index, transcript in transcripts:
             if targets:
                 _write(transcript, options, index, targets[index])
                 continue

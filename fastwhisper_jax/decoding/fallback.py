@@ -1,4 +1,4 @@
-"""When a window's decoding has failed, and what to try then."""
+"""Temperature fallback: when a window's decoding has failed, and what to try next."""
 
 import dataclasses
 import zlib
@@ -8,20 +8,20 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class DecodedWindow:
-    """A window's tokens and the figures by which they are judged.
+    """A window's tokens, and the numbers by which they are judged.
 
     Attributes:
-        tokens: emitted, without end of text.
-        log_probabilities: of each, at temperature 1.
-        text: of the tokens.
-        avg_logprob: mean over the tokens and the end of text.
-        compression_ratio: bytes of the text over bytes of its zlib compression.
+        tokens: what was emitted, without end of text.
+        log_probs: log-probability of each token, at temperature 1.
+        text: what the tokens say.
+        avg_logprob: mean log-probability of the tokens and the end of text.
+        compression_ratio: bytes of the text / bytes of its zlib compression.
         no_speech_prob: probability that nobody speaks.
-        temperature: at which it was decoded.
+        temperature: the temperature at which the window was decoded.
     """
 
     tokens: tuple[int, ...]
-    log_probabilities: tuple[float, ...]
+    log_probs: tuple[float, ...]
     text: str
     avg_logprob: float
     compression_ratio: float
@@ -31,13 +31,13 @@ class DecodedWindow:
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """What a decoding must meet, and what is tried in order until one does.
+    """The limits that a decoded window must keep, and the temperatures to try until it does.
 
     Attributes:
-        temperatures: of the attempts; the last one's result is taken as it is.
+        temperatures: one for each attempt, in order; the result of the last one is always kept.
         compression_ratio: above it, the text repeats itself.
         avg_logprob: below it, the model is unsure.
-        no_speech_prob: above it, an unsure model is hearing silence.
+        no_speech_prob: above it, a window of which the model is unsure is silent.
     """
 
     temperatures: tuple[float, ...] = TEMPERATURES
@@ -47,13 +47,13 @@ class Thresholds:
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of the text over bytes of its zlib compression; high where it repeats itself."""
+    """Bytes of the text / bytes of its zlib compression; high for a text that repeats itself."""
     encoded = text.encode("utf-8")
     return len(encoded) / len(zlib.compress(encoded))
 
 
 def is_silent(window: DecodedWindow, thresholds: Thresholds) -> bool:
-    """Whether nobody speaks: the model hears no speech and is unsure of its text."""
+    """Whether nobody speaks: the model hears no speech, and it is unsure of its text."""
     return (
         window.no_speech_prob > thresholds.no_speech_prob
         and window.avg_logprob <= thresholds.avg_logprob
@@ -61,7 +61,7 @@ def is_silent(window: DecodedWindow, thresholds: Thresholds) -> bool:
 
 
 def needs_fallback(window: DecodedWindow, thresholds: Thresholds) -> bool:
-    """Whether to decode the window again, at the next temperature."""
+    """Whether the window must be decoded again, at the next temperature."""
     is_unsure = window.avg_logprob < thresholds.avg_logprob
     if is_unsure and window.no_speech_prob > thresholds.no_speech_prob:
         return False

@@ -1,125 +1,120 @@
-"""From inputs to tokens: greedy decoding of a batch, or beam search, behind an encoder."""
+"""Greedy decoding of a batch: the likeliest token at each step, or one drawn by temperature."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from fastwhisper_jax.decoding.beam import beam_decode
-from fastwhisper_jax.decoding.rules import DecodingRules, new_token_room
-from fastwhisper_jax.models.options import ModelOptions
+from fastwhisper_jax.decoding.hypotheses import Hypotheses
+from fastwhisper_jax.decoding.prefill import (
+    Prefill,
+    extend_texts,
+    last_states,
+    next_logits,
+    prompt_mask,
+)
+from fastwhisper_jax.decoding.rules import DecodingRules, apply_rules
 from fastwhisper_jax.models.whisper import cached_decoder
-from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
-from fastwhisper_jax.models.whisper.forward import Params
 
 
-def make_transcribe(
-    encode: Callable[[Params, Any], jax.Array],
-    dims: ModelDimensions,
-    options: ModelOptions,
-    rules: DecodingRules,
-    max_new_tokens: int = 224,
-    beams: int = 1,
-) -> jax.stages.Wrapped:
-    """Joins an encoder and a decoding into one jitted function.
+class Sampling(NamedTuple):
+    """How rows draw their tokens.
 
-    Make it once and keep it: it compiles once per shape of its arguments, so that an evaluation
-    every thousand steps of training compiles nothing but the first time.
-
-    Args:
-        encode: (params, inputs) -> encoder_states (B, S, D), traced. Inputs are whatever the batches hold:
-            audio, log-mel, or the encoder's own output, which is then passed through.
-        dims: sizes of the model.
-        options: how to compute.
-        rules: the end-of-text token and the suppressed ones.
-        max_new_tokens: the most tokens to emit a row.
-        beams: 1 decodes greedily, more search with as many.
-
-    Returns:
-        (params, inputs, prompt (B, P), row_mask (B,)) -> tokens (B, max_new_tokens) int32, under
-        `jax.jit`; see `greedy_decode` and `beam_decode`.
+    Attributes:
+        temperatures: (B,) float32; 0 takes the likeliest token, others draw from
+            softmax(logits / temperature).
+        keys: (B,) PRNG keys of the rows that draw.
     """
 
-    @jax.jit
-    def transcribe(
-        params: Params, inputs: Any, prompt: jax.Array, row_mask: jax.Array
-    ) -> jax.Array:
-        encoder_states = encode(params, inputs)
-        shared = (params, dims, options, encoder_states, prompt, rules, max_new_tokens)
-        if beams == 1:
-            return greedy_decode(*shared, row_mask)
-        return beam_decode(*shared, beams, row_mask=row_mask)
+    temperatures: jax.Array
+    keys: jax.Array
 
-    return transcribe
+
+class _Carry(NamedTuple):
+    """The state of the loop after `step` tokens; `ended` is (B,) bool."""
+
+    step: jax.Array
+    cache: cached_decoder.Cache
+    ended: jax.Array
+    tokens: jax.Array
+    log_probs: jax.Array
 
 
 def greedy_decode(
-    params: Params,
-    dims: ModelDimensions,
-    options: ModelOptions,
-    encoder_states: jax.Array,
-    prompt: jax.Array,
-    rules: DecodingRules,
-    max_new_tokens: int,
-    row_mask: jax.Array | None = None,
-) -> jax.Array:
-    """Emits the likeliest token after the likeliest token, until every row has ended.
+    start: Prefill, rules: DecodingRules, sampling: Sampling | None = None
+) -> Hypotheses:
+    """Emits token after token until every row has ended.
 
-    Call it under `jax.jit`; it compiles once per batch size, prompt length and max_new_tokens.
+    Call it under `jax.jit`, after `prefill`. A row's result does not depend on the other rows.
 
     Args:
-        params: parameters; only `params["decoder"]` is read.
-        dims: sizes of the model.
-        options: how to compute; logits and argmax are float32 in any case.
-        encoder_states: (B, S, D), the output of `encode`.
-        prompt: (B, P) int32, the forced tokens of each row.
-        rules: the end-of-text token and the suppressed ones.
-        max_new_tokens: the most tokens to emit a row, >= 1; where prompt and new tokens exceed
-            n_text_ctx, decoding stops there.
-        row_mask: (B,) bool, False for rows that only fill the batch up: they emit nothing and are
-            not waited for.
+        start: what was computed from the prompts, for one beam.
+        rules: what may be emitted.
+        sampling: how to draw; None takes the likeliest token, the lower one of two that are
+            equally likely.
 
     Returns:
-        (B, max_new_tokens) int32: the emitted tokens of each row, without the prompt; end_of_text
-        from the row's end on.
+        One hypothesis a row. The log-probabilities are those under the rules at temperature 1:
+        they are shared out among the tokens that the rules leave.
 
-    Raises:
-        InputError: not a single token can be emitted.
-
-    Source: transformers `WhisperForConditionalGeneration.generate` with num_beams=1 and no
-    timestamps; ties go to the lower token.
+    Source: transformers `WhisperForConditionalGeneration.generate` with num_beams=1;
+    openai/whisper `decoding.py`, `DecodingTask` with one sample and no beam.
     """
-    batch, prompt_length = prompt.shape
-    new_tokens = new_token_room(dims, prompt_length, max_new_tokens)
-    decoder = cached_decoder.unstack_layers(params, dims, options)
+    rows, width = start.prompts.tokens.shape
+    is_prompt = prompt_mask(start)
+    cache_positions = jnp.arange(is_prompt.shape[1])
 
-    def pick(states: jax.Array, banned: np.ndarray) -> jax.Array:
-        # (V, B), not (B, V): the embedding is streamed as it lies in memory, a third faster on CPU.
-        logits = jnp.einsum(
-            "VD,BD->VB", decoder["embed_tokens"], states, preferred_element_type=jnp.float32
+    def emit(carry: _Carry, states: jax.Array, step: jax.Array | int) -> _Carry:
+        """Adds the token that follows states (B, D); `step` is a Python 0 for the first one."""
+        scores = apply_rules(next_logits(start, states), rules, carry.tokens, step)
+        token = jnp.argmax(scores, axis=1).astype(jnp.int32)
+        if sampling is not None:
+            token = _drawn(scores, token, sampling, start.prompts.row_mask, step)
+        score = jnp.take_along_axis(scores, token[:, None], axis=1)[:, 0]
+        log_prob = score - jax.nn.logsumexp(scores, axis=1)
+        ended = carry.ended | (step >= start.limits)
+        token = jnp.where(ended, rules.end_of_text, token)[:, None]
+        log_prob = jnp.where(ended, 0.0, log_prob)[:, None]
+        return _Carry(
+            carry.step + 1,
+            carry.cache,
+            ended | (token[:, 0] == rules.end_of_text),
+            jax.lax.dynamic_update_slice_in_dim(carry.tokens, token, step, axis=1),
+            jax.lax.dynamic_update_slice_in_dim(carry.log_probs, log_prob, step, axis=1),
         )
-        return jnp.argmax(logits + banned[:, None], axis=0).astype(jnp.int32)
 
-    def is_running(carry: tuple[Any, ...]) -> jax.Array:
-        step, _, _, ended, _ = carry
-        return (step < new_tokens) & ~ended.all()
+    def is_running(carry: _Carry) -> jax.Array:
+        return (carry.step < start.max_new_tokens) & ~carry.ended.all()
 
-    def emit(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        step, last, cache, ended, tokens = carry
-        states, cache = cached_decoder.extend(decoder, dims, cache, last[:, None], options)
-        token = jnp.where(ended, rules.end_of_text, pick(states[:, 0], rules.banned(dims.n_vocab)))
-        tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, step))
-        return step + 1, token, cache, ended | (token == rules.end_of_text), tokens
+    def advance(carry: _Carry) -> _Carry:
+        is_emitted = (cache_positions >= width) & (cache_positions <= carry.cache.position)
+        mask = (is_prompt | is_emitted[None])[:, None]
+        last = jax.lax.dynamic_slice_in_dim(carry.tokens, carry.step - 1, 1, axis=1)
+        states, cache = extend_texts(start, carry.cache, last, carry.step, mask)
+        return emit(carry._replace(cache=cache), states[:, 0], carry.step)
 
-    # The last emitted token is never fed back, so the cache needs no place for it.
-    length = prompt_length + new_tokens - 1
-    cache = cached_decoder.start(decoder, dims, encoder_states, options, length)
-    states, cache = cached_decoder.extend(decoder, dims, cache, prompt, options)
-    first = pick(states[:, -1], rules.banned_first(dims.n_vocab))
-    if row_mask is not None:
-        first = jnp.where(row_mask, first, rules.end_of_text)
-    tokens = jnp.full((batch, max_new_tokens), rules.end_of_text, jnp.int32).at[:, 0].set(first)
-    carry = (jnp.int32(1), first, cache, first == rules.end_of_text, tokens)
-    return jax.lax.while_loop(is_running, emit, carry)[-1]
+    tokens = jnp.full((rows, start.max_new_tokens), rules.end_of_text, jnp.int32)
+    log_probs = jnp.zeros(tokens.shape, jnp.float32)
+    carry = _Carry(jnp.int32(0), start.cache, jnp.zeros(rows, bool), tokens, log_probs)
+    carry = jax.lax.while_loop(is_running, advance, emit(carry, last_states(start), 0))
+    return Hypotheses(carry.tokens[:, None], carry.log_probs[:, None])
+
+
+def _drawn(
+    scores: jax.Array,
+    likeliest: jax.Array,
+    sampling: Sampling,
+    row_mask: jax.Array,
+    step: jax.Array | int,
+) -> jax.Array:
+    """The next token (B,) of each row: drawn, or the likeliest where the temperature is 0."""
+    draws = sampling.temperatures > 0
+
+    def draw() -> jax.Array:
+        keys = jax.vmap(jax.random.fold_in, (0, None))(sampling.keys, step)
+        scaled = scores / jnp.where(draws, sampling.temperatures, 1.0)[:, None]
+        drawn = jax.vmap(jax.random.categorical)(keys, scaled).astype(jnp.int32)
+        return jnp.where(draws, drawn, likeliest)
+
+    # Random numbers for the whole vocabulary are computed only if some row needs them.
+    return jax.lax.cond(jnp.any(draws & row_mask), draw, lambda: likeliest)

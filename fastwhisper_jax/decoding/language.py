@@ -1,29 +1,24 @@
-"""Which language a window is in."""
+"""Language detection: which language a window is in."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+from fastwhisper_jax.decoding.prefill import WhisperModel
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.options import ModelOptions
-from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 
 def detect_language(
-    params: whisper.Params,
-    dims: ModelDimensions,
-    options: ModelOptions,
+    model: WhisperModel,
     encoder_states: jax.Array,
     start_of_transcript: int,
     language_tokens: Sequence[int],
 ) -> jax.Array:
-    """The likeliest language of each window: one decoder step, argmax over the language tokens.
+    """Finds the likeliest language of each window, from one step of the decoder.
 
     Args:
-        params: parameters; only `params["decoder"]` is read.
-        dims: sizes of the model.
-        options: how to compute.
+        model: the model.
         encoder_states: (B, S, D), the output of `encode`.
         start_of_transcript: the only token that the decoder is given.
         language_tokens: one token a language.
@@ -34,6 +29,6 @@ def detect_language(
     Source: openai/whisper `decoding.py`, `detect_language`.
     """
     tokens = jnp.full((encoder_states.shape[0], 1), start_of_transcript, jnp.int32)
-    states = whisper.decode(params, dims, tokens, encoder_states, options)
-    logits = whisper.logits(params, states)[:, 0]
+    states = whisper.decode(model.params, model.dims, tokens, encoder_states, model.options)
+    logits = whisper.logits(model.params, states)[:, 0]
     return jnp.argmax(logits[:, jnp.asarray(language_tokens)], axis=1).astype(jnp.int32)

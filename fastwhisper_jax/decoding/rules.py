@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
-from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
+from fastwhisper_jax.decoding.timestamps import TimestampRules, apply_timestamp_rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,26 +18,26 @@ class DecodingRules:
         end_of_text: the token that ends a transcript, and fills what follows it.
         suppress: tokens that are never emitted.
         begin_suppress: tokens that are not emitted right after the prompt.
+        timestamps: the rules of timestamps; None decodes plain text.
     """
 
     end_of_text: int
     suppress: tuple[int, ...] = ()
     begin_suppress: tuple[int, ...] = ()
+    timestamps: TimestampRules | None = None
 
-    def banned(self, n_vocab: int) -> np.ndarray:
-        """What is added to scores over the vocabulary: (V,) float32, minus infinity or 0."""
-        return _minus_infinity_at(self.suppress, n_vocab)
-
-    def banned_first(self, n_vocab: int) -> np.ndarray:
-        """`banned` right after the prompt."""
-        return _minus_infinity_at(self.suppress + self.begin_suppress, n_vocab)
+    def banned(self, n_vocab: int, is_first: bool) -> np.ndarray:
+        """(V,) float32 to add to scores: minus infinity for suppressed tokens, 0 for others."""
+        banned = np.zeros(n_vocab, np.float32)
+        banned[list(self.suppress + self.begin_suppress * is_first)] = -np.inf
+        return banned
 
 
 def decoding_rules(generation_config: Mapping[str, Any]) -> DecodingRules:
-    """Reads the rules from a model's generation_config.json.
+    """Reads the rules for plain text from a model's generation_config.json.
 
     Args:
-        generation_config: its content, checked when it was loaded; `suppress_tokens` and
+        generation_config: its content, checked when it was loaded. `suppress_tokens` and
             `begin_suppress_tokens` may be missing or null, as in fine-tuned models: then nothing is
             suppressed.
     """
@@ -49,22 +49,22 @@ def decoding_rules(generation_config: Mapping[str, Any]) -> DecodingRules:
     )
 
 
-def new_token_room(dims: ModelDimensions, prompt_length: int, max_new_tokens: int) -> int:
-    """How many tokens can be emitted: at most max_new_tokens, and no more than the context holds.
+def apply_rules(
+    scores: jax.Array, rules: DecodingRules, tokens: jax.Array, step: jax.Array | int
+) -> jax.Array:
+    """Sets the scores of forbidden tokens to minus infinity.
 
-    Raises:
-        InputError: not a single one.
+    Args:
+        scores: (B, V) float32, logits or log-probabilities of the next token.
+        rules: what may be emitted.
+        tokens: (B, T) int32, what each row has emitted so far.
+        step: how many tokens that is; a Python 0 before the first one.
+
+    Returns:
+        (B, V) float32.
     """
-    room = min(max_new_tokens, dims.n_text_ctx - prompt_length)
-    if room < 1:
-        raise InputError(
-            f"max_new_tokens={max_new_tokens} after a prompt of {prompt_length} tokens leaves no "
-            f"token to emit; use at least 1, and a prompt shorter than {dims.n_text_ctx} tokens"
-        )
-    return room
-
-
-def _minus_infinity_at(tokens: tuple[int, ...], n_vocab: int) -> np.ndarray:
-    banned = np.zeros(n_vocab, np.float32)
-    banned[list(tokens)] = -np.inf
-    return banned
+    is_first = isinstance(step, int) and step == 0
+    scores = scores + rules.banned(scores.shape[1], is_first)[None]
+    if rules.timestamps is None:
+        return scores
+    return apply_timestamp_rules(scores, rules.timestamps, tokens, step)

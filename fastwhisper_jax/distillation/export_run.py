@@ -17,7 +17,7 @@ from fastwhisper_jax.distillation.sums import whole_student
 from fastwhisper_jax.distillation.task import make_task
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_export import check_target, export_student
-from fastwhisper_jax.export.model_card import CardFacts, OtherTeacher, Score
+from fastwhisper_jax.export.model_card import CardFacts, OtherTeacher, CardScore
 from fastwhisper_jax.training.checkpoints import Checkpoints, Restored
 from fastwhisper_jax.training.loop import CHECKPOINTS
 from fastwhisper_jax.training.metrics_files import read_lines
@@ -147,7 +147,7 @@ def _curve(schedule: ScheduleConfig) -> str:
     return f"{kind} from {first} to {schedule.end_value}"
 
 
-def _scores(run_dir: files.Path, config: Config, step: int) -> tuple[Score, ...]:
+def _scores(run_dir: files.Path, config: Config, step: int) -> tuple[CardScore, ...]:
     """The error rate that the run measured at this step, if it did."""
     if not config.data.eval:
         return ()
@@ -156,4 +156,4 @@ def _scores(run_dir: files.Path, config: Config, step: int) -> tuple[Score, ...]
     names = ", ".join(
         Path(source).parent.name + "/" + Path(source).stem for source in config.data.eval
     )
-    return tuple(Score(names, "the run's own", student_wer=rate) for rate in rates[-1:])
+    return tuple(CardScore(names, "the run's own", student_wer=rate) for rate in rates[-1:])

@@ -14,7 +14,7 @@ from fastwhisper_jax.evaluation.corpus_batches import (
     default_normalizer,
     detokenizer,
     evaluation_batches,
-    transcriber,
+    make_transcribe,
 )
 from fastwhisper_jax.evaluation.evaluate import evaluate
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -31,7 +31,7 @@ def make_score_params(
 ) -> ScoreParams:
     """Builds (parameters of a student) -> its word and character error rate on the eval set."""
     options = model_options(mesh, config.student.dtype)
-    transcribe = transcriber(dims, options, rules, config.training.max_new_tokens)
+    transcribe = make_transcribe(dims, options, rules, config.training.max_new_tokens)
     normalizer = default_normalizer(corpus, config.data.task)
 
     def score_params(params: dict[str, Any]) -> dict[str, float]:

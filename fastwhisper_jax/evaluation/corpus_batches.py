@@ -1,4 +1,4 @@
-"""Batches for evaluation, and the encoder in front of decoding."""
+"""Batches of a corpus for evaluation, and the function that transcribes them."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -12,7 +12,9 @@ from fastwhisper_jax.audio.log_mel import log_mel_spectrogram
 from fastwhisper_jax.data.batching import BatchLayout, layouts_in_order
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import LoadInputs, read_batches
-from fastwhisper_jax.decoding.greedy import make_transcribe
+from fastwhisper_jax.decoding.beam import beam_search
+from fastwhisper_jax.decoding.greedy import greedy_decode
+from fastwhisper_jax.decoding.prefill import WhisperModel, prefill, prompts_of_one_length
 from fastwhisper_jax.decoding.rules import DecodingRules
 from fastwhisper_jax.evaluation.evaluate import EvaluationBatch
 from fastwhisper_jax.models import whisper
@@ -29,32 +31,34 @@ def evaluation_batches(
     batch_size: int,
     threads: int = 2,
 ) -> Iterator[EvaluationBatch]:
-    """Yields a corpus in its order; the last batch is filled up with empty rows.
+    """Yields batches of a corpus, in its order. The last batch is filled up with empty rows.
 
     Args:
-        corpus: with prompt and text of each utterance.
-        load_inputs: the encoder's input, or its cached output.
-        mesh: rows are divided over all of it.
-        batch_size: a multiple of the mesh's devices.
-        threads: of background decoding.
+        corpus: utterances, with the prompt and text of each.
+        load_inputs: reads the encoder's input, or its cached output.
+        mesh: the rows of a batch are divided over all its devices.
+        batch_size: a multiple of the number of devices.
+        threads: how many threads read audio in the background.
     """
-    import grain  # noqa: F401  now: a second that the caller's clock would count as transcription
+    # Imported before the caller's clock starts: its second would count as transcription.
+    import grain  # noqa: F401
 
     longest = max(size.prompt_tokens + size.label_tokens for size in corpus.sizes)
-    plans = layouts_in_order(corpus.sizes, batch_size, [longest])
+    layouts = layouts_in_order(corpus.sizes, batch_size, [longest])
     assemble = functools.partial(_assemble, corpus, load_inputs, mesh)
-    return read_batches(plans, assemble, threads=threads)
+    return read_batches(layouts, assemble, threads=threads)
 
 
 def _assemble(
-    corpus: Corpus, load_inputs: LoadInputs, mesh: Mesh, plan: BatchLayout
+    corpus: Corpus, load_inputs: LoadInputs, mesh: Mesh, layout: BatchLayout
 ) -> EvaluationBatch:
-    indices = [row[0] for row in plan.rows if row]
-    mine = [plan.rows[row] for row in local_rows(mesh, len(plan.rows))]
-    inputs = load_inputs([[corpus.utterances[i] for i in row] for row in mine], plan.target_length)
+    indices = [row[0] for row in layout.rows if row]
+    own_rows = [layout.rows[row] for row in local_rows(mesh, len(layout.rows))]
+    utterances = [[corpus.utterances[i] for i in row] for row in own_rows]
+    inputs = load_inputs(utterances, layout.target_length)
     inputs = {name: x for name, x in inputs.items() if name in ("audio", "encoder_states")}
     first = corpus.tokens[indices[0]].prompt
-    prompts = [corpus.tokens[row[0]].prompt if row else first for row in mine]
+    prompts = [corpus.tokens[row[0]].prompt if row else first for row in own_rows]
     arrays = put_batch(inputs | {"prompt": np.array(prompts, np.int32)}, mesh)
     chosen = [corpus.utterances[i] for i in indices]
     return EvaluationBatch(
@@ -66,14 +70,30 @@ def _assemble(
     )
 
 
-def transcriber(
+def make_transcribe(
     dims: ModelDimensions,
     options: ModelOptions,
     rules: DecodingRules,
     max_new_tokens: int,
     beams: int = 1,
 ) -> jax.stages.Wrapped:
-    """Transcription from audio, or from cached encoder states, as one jitted function."""
+    """Joins encoder and decoding to one jitted function.
+
+    Make it once and keep it. It compiles once per shape of its arguments, so later evaluations
+    compile nothing.
+
+    Args:
+        dims: sizes of the model.
+        options: how to compute.
+        rules: what may be emitted.
+        max_new_tokens: the most tokens to emit in a row.
+        beams: 1 decodes greedily; with more, a beam search keeps as many hypotheses.
+
+    Returns:
+        (params, inputs, prompt (B, P), row_mask (B,)) -> tokens (B, T) int32, under `jax.jit`.
+        Inputs hold `audio` (B, A), or the `encoder_states` (B, S, D) that are then not computed.
+        A row ends with end_of_text, which also fills the rest of it.
+    """
 
     def encode(params: whisper.Params, inputs: dict[str, jax.Array]) -> jax.Array:
         if "encoder_states" in inputs:
@@ -81,15 +101,25 @@ def transcriber(
         log_mel = log_mel_spectrogram(inputs["audio"], dims.n_mels)
         return whisper.encode(params, dims, log_mel[:, : dims.n_frames], options)
 
-    return make_transcribe(encode, dims, options, rules, max_new_tokens, beams)
+    @jax.jit
+    def transcribe(
+        params: whisper.Params, inputs: dict[str, jax.Array], prompt: jax.Array, row_mask: jax.Array
+    ) -> jax.Array:
+        model = WhisperModel(params, dims, options)
+        prompts = prompts_of_one_length(prompt, row_mask)
+        start = prefill(model, encode(params, inputs), prompts, max_new_tokens, beams)
+        hypotheses = greedy_decode(start, rules) if beams == 1 else beam_search(start, rules)
+        return hypotheses.tokens[:, 0]
+
+    return transcribe
 
 
 def default_normalizer(corpus: Corpus, task: str) -> str:
-    """english where all texts are English, as translations always are; otherwise basic."""
+    """Returns "english" if all texts are English, as translations always are; otherwise "basic"."""
     is_english = task == "translate" or all(u.language == "en" for u in corpus.utterances)
     return "english" if is_english else "basic"
 
 
 def detokenizer(tokenizer: Any) -> Callable[[Any], str]:
-    """Token ids to text, special tokens and timestamps left out."""
+    """A function from token ids to text, which leaves out special tokens and timestamps."""
     return functools.partial(tokenizer.decode, skip_special_tokens=True)

@@ -1,4 +1,4 @@
-"""Spoken digits and numerals to one digit a word, so that a word error is a digit error."""
+"""Writes spoken digits and numerals as one digit a word, so that a word error is a digit error."""
 
 import re
 import unicodedata
@@ -25,15 +25,16 @@ REPEATS = {"double": 2, "triple": 3}
 
 
 def spell_digits(text: str) -> str:
-    """Writes every number as its digits, one a word, and keeps the other words in lower case.
+    """Writes every number as its digits, one a word, and all other words in lower case.
 
-    * Numerals fall apart at every character: "1-800", "1,800" and "1 800" are "1 8 0 0"; a decimal
-      point is dropped like every symbol, and so is the ending of "21st".
-    * Spoken digits: zero (also "oh" and "o", always) to nine.
-    * Spoken numbers below one million: "forty two" and "forty-two" are "4 2", "nineteen" is "1 9",
-      "one hundred and five" is "1 0 5", "two thousand six" is "2 0 0 6".
-    * Digits read one by one stay so: "one two" is "1 2"; and "eight hundred five five" is
-      "8 0 0 5 5": a hundred or thousand takes a single digit in only if no number follows that.
+    * Numerals are split into digits: "1-800", "1,800" and "1 800" are "1 8 0 0". Symbols such as
+      the decimal point are dropped, and so is the ending of "21st".
+    * Spoken digits are zero to nine; "oh" and "o" always mean zero.
+    * Spoken numbers below one million: "forty two" and "forty-two" are "4 2", "nineteen" is
+      "1 9", "one hundred and five" is "1 0 5", "two thousand six" is "2 0 0 6".
+    * Digits that are read one by one stay separate: "one two" is "1 2". So a single digit belongs
+      to the hundred or thousand before it only if no number follows: "eight hundred five five" is
+      "8 0 0 5 5".
     * "double five" is "5 5", "triple zero" is "0 0 0".
 
     >>> spell_digits("Call 1-800, double five, forty-two.")
@@ -43,7 +44,7 @@ def spell_digits(text: str) -> str:
         text: a transcript in English, or in any language if its numbers are numerals.
 
     Returns:
-        Words joined by single spaces.
+        The words, joined by single spaces.
     """
     text = unicodedata.normalize("NFKC", text.lower())
     text = re.sub(r"[<\[][^>\]]*[>\]]|\([^)]*\)", " ", text)
@@ -59,7 +60,10 @@ def spell_digits(text: str) -> str:
 
 
 def _number(words: list[str], start: int) -> tuple[list[str], int]:
-    """Reads the longest number at `start`: its digits (or the plain word), and where it ends."""
+    """Reads the longest number at `start`: its digits, and the index after it.
+
+    A word that is no number is returned as it is.
+    """
     word = words[start]
     following = words[start + 1] if start + 1 < len(words) else ""
     if word in REPEATS and following in DIGITS:
@@ -75,7 +79,7 @@ def _number(words: list[str], start: int) -> tuple[list[str], int]:
 
 
 def _below_hundred(words: list[str], start: int) -> tuple[str | None, int]:
-    """Reads "seven", "nineteen", "forty" or "forty two"; None where no number stands."""
+    """Reads "seven", "nineteen", "forty" or "forty two"; None if there is no number."""
     word = words[start] if start < len(words) else ""
     following = words[start + 1] if start + 1 < len(words) else ""
     if word in TENS:
@@ -86,7 +90,7 @@ def _below_hundred(words: list[str], start: int) -> tuple[str | None, int]:
 
 
 def _remainder(words: list[str], start: int, zeros: int) -> tuple[str, int]:
-    """Reads what a hundred or thousand takes in ("and five"); "" where it takes in nothing."""
+    """Reads what belongs to a hundred or thousand ("and five"); "" if nothing does."""
     has_and = start < len(words) and words[start] == "and"
     value, position = _below_hundred(words, start + has_and)
     if value is None:
@@ -101,7 +105,7 @@ def _remainder(words: list[str], start: int, zeros: int) -> tuple[str, int]:
 
 
 def _separated(character: str) -> str:
-    """Sets digits of any script apart as 0 to 9; replaces symbols and punctuation by spaces."""
+    """Writes a digit of any script as 0 to 9 between spaces, and symbols as a space."""
     if character.isdigit():
         return f" {unicodedata.digit(character)} "
     return " " if unicodedata.category(character)[0] in "PSZC" else character

@@ -1,4 +1,4 @@
-"""Word and character error rates of a whole corpus."""
+"""Word and character error rates of a corpus."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from fastwhisper_jax.evaluation.normalizers import Normalizer
 
 @dataclasses.dataclass(frozen=True)
 class ErrorRates:
-    """Errors of a corpus: sums over its utterances, divided once (not a mean of rates).
+    """Error rates of a corpus: sums over all utterances, divided once (not a mean of rates).
 
     Attributes:
         wer: (substitutions + deletions + insertions) / reference_words, a fraction.
-        cer: the same over characters, the single spaces between words counted, a fraction.
-        substitutions: words.
-        deletions: words.
-        insertions: words.
-        reference_words: words of all normalised references.
+        cer: the same over characters, a fraction; the single spaces between words count.
+        substitutions: number of wrong words.
+        deletions: number of missing words.
+        insertions: number of words too many.
+        reference_words: number of words in all normalised references.
     """
 
     wer: float
@@ -35,20 +35,20 @@ def error_rates(
 ) -> ErrorRates:
     """Counts the errors of all hypotheses against their references, both normalised.
 
-    A reference that is empty once normalised ("[music]") stays in: it adds no reference words, and
-    every word that the model made up for it is an insertion. With the `digits` normaliser the word
-    error rate is the digit error rate.
+    A reference may be empty after normalising ("[music]"). It adds no reference words, and every
+    word of its hypothesis is an insertion. With the `digits` normaliser, the word error rate is the
+    digit error rate.
 
     Args:
-        references: what was said, one text an utterance.
+        references: what was said, one text for each utterance.
         hypotheses: what was recognised, in the same order.
         normalize: applied to both sides; see `normalizers.normalizer`.
 
     Returns:
-        The rates; above 1.0 if there are more errors than reference words.
+        The rates; they exceed 1.0 if there are more errors than reference words.
 
     Raises:
-        InputError: the lengths differ, or no reference has a word left: the rate is undefined.
+        InputError: the lengths differ, or no reference has a word left, so that there is no rate.
 
     Source: jiwer `process_words` and `process_characters`.
     """

@@ -1,8 +1,7 @@
-"""Evaluation: batches go in, a report and the hypotheses behind it come out.
+"""Evaluation: transcribes batches, and reports error rates and speed.
 
-The caller hands in what evaluation does not own: batches (audio, log-mel or encoder states, with
-prompts and references), the jitted `decoding.make_transcribe`, and the tokenizer's decode. So the
-command line and the training loop are served by the same function.
+The caller provides the batches, the jitted function that transcribes them, and the tokenizer's
+decode. So the command line and the training loop use the same function.
 """
 
 import dataclasses
@@ -25,11 +24,11 @@ class EvaluationBatch:
     """Utterances to transcribe at once.
 
     Attributes:
-        inputs: what the encoder takes: an array or tree of arrays, B rows each.
-        prompt: (B, P) int32, forced tokens of each row (so languages may differ within a batch).
-        ids: names of the utterances, at most B; rows beyond them only fill the batch up.
-        references: what was said, one an id.
-        durations_seconds: length of the speech, without padding, one an id.
+        inputs: what `transcribe` takes: an array or tree of arrays, B rows each.
+        prompt: (B, P) int32, the prompt of each row; languages may differ within a batch.
+        ids: names of the utterances, at most B; later rows only fill the batch up.
+        references: what was said, for each of `ids`.
+        durations_seconds: length of the speech without padding, for each of `ids`.
     """
 
     inputs: Any
@@ -41,26 +40,26 @@ class EvaluationBatch:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a model scored on a data set.
+    """A model's error rates and speed on a data set.
 
     Attributes:
-        wer: word error rate, a fraction; digit error rate with the `digits` normaliser.
+        wer: word error rate, a fraction; the digit error rate with the `digits` normaliser.
         cer: character error rate, a fraction.
-        substitutions: words.
-        deletions: words.
-        insertions: words.
-        reference_words: words of the normalised references.
-        utterances: how many were scored.
+        substitutions: number of wrong words.
+        deletions: number of missing words.
+        insertions: number of words too many.
+        reference_words: number of words in the normalised references.
+        utterances: number of utterances.
         audio_seconds: their length without padding.
-        wall_seconds: from the first batch asked for to the last text decoded: reading audio,
-            features, encoder, decoder. Model loading and compilation are left out.
+        wall_seconds: time to read and transcribe all batches, from asking for the first one to
+            the last text. Loading the model and compiling are left out.
         rtfx: audio_seconds / wall_seconds.
-        parameters: number of weights, the tied embedding counted once.
-        normalizer: its name; "+strip-diacritics" is appended where accents were dropped.
-        model: what was evaluated.
-        data: what it was evaluated on.
-        load_seconds: reading the model, as the caller measured it.
-        compile_seconds: tracing and compiling, 0 if compiled before.
+        parameters: number of weights; the tied embedding counts once.
+        normalizer: name of the normaliser; "+strip-diacritics" is appended if accents were dropped.
+        model: name of the model.
+        data: name of the data set.
+        load_seconds: time to load the model, as the caller measured it.
+        compile_seconds: time to trace and compile; 0 if compiled before.
     """
 
     wer: float
@@ -82,8 +81,11 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True)
-class Hypothesis:
-    """One utterance: what was said and what was recognised, before normalising."""
+class TranscribedUtterance:
+    """An utterance: what was said (reference) and what was recognised (hypothesis).
+
+    Both texts are as they were before normalising.
+    """
 
     id: str
     reference: str
@@ -102,17 +104,17 @@ def evaluate(
     model: str = "",
     data: str = "",
     load_seconds: float = 0.0,
-) -> tuple[Report, list[Hypothesis]]:
+) -> tuple[Report, list[TranscribedUtterance]]:
     """Transcribes all batches and scores them.
 
     Host and device overlap: a batch is dispatched before the texts of the one before are fetched.
 
     Args:
-        transcribe: the result of `decoding.make_transcribe`; keep it between calls.
+        transcribe: the result of `corpus_batches.make_transcribe`; keep it between calls.
         params: parameters of the model, on the device.
-        batches: read once, in order. The first one sets the batch size; a shorter one (the last)
+        batches: read once, in order. The first one sets the batch size. A shorter one (the last)
             is filled up to it, so that nothing compiles twice.
-        detokenize: tokens of one row, end_of_text and what follows cut off, to text.
+        detokenize: tokens of one row, before its end_of_text, to text.
         end_of_text: the token that `transcribe` ends and fills rows with.
         normalizer_name: see `normalizers.normalizer`.
         strip_diacritics: see `normalizers.normalizer`.
@@ -121,13 +123,13 @@ def evaluate(
         load_seconds: for the report.
 
     Returns:
-        The report, and one hypothesis an utterance in the order given.
+        The report, and the transcribed utterances in the order given.
 
     Raises:
-        InputError: no utterance, or references without a single word.
+        InputError: there is no utterance, or no reference has a word.
     """
     normalize = normalizer(normalizer_name, strip_diacritics)
-    hypotheses: list[Hypothesis] = []
+    utterances: list[TranscribedUtterance] = []
     compile_seconds = 0.0
     batch_size = 0
     pending: tuple[EvaluationBatch, jax.Array] | None = None
@@ -136,27 +138,27 @@ def evaluate(
         batch_size = batch_size or len(batch.prompt)
         inputs, prompt = _filled(batch, batch_size)
         arguments = (params, inputs, prompt, np.arange(batch_size) < len(batch.ids))
-        # Compiled here to be timed; the call below finds it in jit's own cache, and so does this
-        # line from the second batch on.
+        # Compile here, to measure the time. jit caches the program for the call below, and for
+        # this line from the second batch on.
         compile_start = time.perf_counter()
         transcribe.lower(*arguments).compile()
         compile_seconds += time.perf_counter() - compile_start
         dispatched = (batch, transcribe(*arguments))
         if pending is not None:
-            hypotheses += _texts(*pending, detokenize, end_of_text)
+            utterances += _utterances(*pending, detokenize, end_of_text)
         pending = dispatched
     if pending is None:
         raise InputError(f"{data or 'the data'} holds no utterance to evaluate; give at least one")
-    hypotheses += _texts(*pending, detokenize, end_of_text)
+    utterances += _utterances(*pending, detokenize, end_of_text)
     wall_seconds = time.perf_counter() - start - compile_seconds
 
     rates = error_rates(
-        [row.reference for row in hypotheses], [row.hypothesis for row in hypotheses], normalize
+        [row.reference for row in utterances], [row.hypothesis for row in utterances], normalize
     )
-    audio_seconds = sum(row.audio_seconds for row in hypotheses)
+    audio_seconds = sum(row.audio_seconds for row in utterances)
     report = Report(
         **dataclasses.asdict(rates),
-        utterances=len(hypotheses),
+        utterances=len(utterances),
         audio_seconds=audio_seconds,
         wall_seconds=wall_seconds,
         rtfx=audio_seconds / wall_seconds,
@@ -167,11 +169,11 @@ def evaluate(
         load_seconds=load_seconds,
         compile_seconds=compile_seconds,
     )
-    return report, hypotheses
+    return report, utterances
 
 
 def _filled(batch: EvaluationBatch, batch_size: int) -> tuple[Any, Any]:
-    """The batch's inputs and prompt, filled up to `batch_size` rows with copies of the last one."""
+    """The batch's inputs and prompt, with the last row repeated up to `batch_size` rows."""
     missing = batch_size - len(batch.prompt)
     if missing == 0:
         return batch.inputs, batch.prompt
@@ -183,13 +185,13 @@ def _filled(batch: EvaluationBatch, batch_size: int) -> tuple[Any, Any]:
     return jax.tree.map(fill, (batch.inputs, batch.prompt))
 
 
-def _texts(
+def _utterances(
     batch: EvaluationBatch,
     tokens: jax.Array,
     detokenize: Callable[[Sequence[int]], str],
     end_of_text: int,
-) -> list[Hypothesis]:
-    """Waits for the tokens (B, T) of a batch and decodes those of its utterances."""
+) -> list[TranscribedUtterance]:
+    """Waits for the tokens (B, T) of a batch, and decodes those of its utterances."""
     if tokens.is_fully_addressable:
         rows = np.asarray(tokens)
     else:
@@ -199,4 +201,4 @@ def _texts(
         length = row.index(end_of_text) if end_of_text in row else len(row)
         texts.append(detokenize(row[:length]).strip())
     lines = zip(batch.ids, batch.references, texts, batch.durations_seconds, strict=True)
-    return [Hypothesis(*line) for line in lines]
+    return [TranscribedUtterance(*line) for line in lines]

@@ -1,4 +1,4 @@
-"""Text normalisers: what is forgiven before words are counted as right or wrong."""
+"""Text normalisers: they remove differences that do not count as errors."""
 
 import unicodedata
 from collections.abc import Callable
@@ -15,30 +15,30 @@ NORMALIZERS = ("english", "basic", "digits", "none")
 
 
 def normalizer(name: str, strip_diacritics: bool = False) -> Normalizer:
-    """Returns the function that references and hypotheses both go through before scoring.
+    """Returns the function that is applied to references and hypotheses before scoring.
 
-    * `english`: Whisper's English normaliser with its British-American spelling table:
-      contractions opened, numbers as numerals, fillers and bracketed text dropped. It always
+    * `english`: Whisper's English normaliser with its British-American spelling table. It expands
+      contractions, writes numbers as numerals, and drops fillers and bracketed text. It always
       strips diacritics.
-    * `basic`: Whisper's normaliser for every other language: lower case, symbols to spaces,
-      bracketed text dropped.
-    * `digits`: spoken digits and numerals to one digit a word, see `digits.spell_digits`; a word
-      error rate of such texts is a digit error rate.
-    * `none`: only white space around the text is dropped.
+    * `basic`: Whisper's normaliser for all other languages. It writes lower case, replaces symbols
+      by spaces, and drops bracketed text.
+    * `digits`: writes spoken digits and numerals as one digit a word, see `digits.spell_digits`.
+      The word error rate of such texts is a digit error rate.
+    * `none`: drops only the white space around the text.
 
     Args:
         name: one of `NORMALIZERS`.
-        strip_diacritics: accents and other combining marks are dropped as well. Wrong for scripts
+        strip_diacritics: also drop accents and other combining marks. This is wrong for scripts
             whose vowels are combining marks (Devanagari, Thai).
 
     Returns:
-        A pure function from text to normalised text, without white space at its ends.
+        A pure function from text to normalised text without white space at its ends.
 
     Raises:
         InputError: `name` is no normaliser.
 
     Source:
-        whisper/normalizers of openai/whisper; tests hold `english` and `basic` against
+        whisper/normalizers of openai/whisper. Tests compare `english` and `basic` with
         transformers' `EnglishTextNormalizer` and `BasicTextNormalizer`.
     """
     if name == "english":
@@ -55,7 +55,7 @@ def normalizer(name: str, strip_diacritics: bool = False) -> Normalizer:
 
 
 def without_diacritics(text: str) -> str:
-    """Drops combining marks and opens the letters that have no decomposition ("ø" to "o").
+    """Drops combining marks, and replaces letters that have no decomposition ("ø" by "o").
 
     >>> without_diacritics("Año, más, Øre, straße")
     'Ano, mas, Ore, strasse'

@@ -1,4 +1,4 @@
-"""Writing a report: OUT.json, and the hypotheses behind it in OUT.hypotheses.jsonl."""
+"""Writes a report to OUT.json, and its utterances to OUT.hypotheses.jsonl."""
 
 import dataclasses
 import json
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.evaluation.evaluate import Hypothesis, Report
+from fastwhisper_jax.evaluation.evaluate import Report, TranscribedUtterance
 from fastwhisper_jax.files import write_whole
 
 
 def hypotheses_path(path: str | Path) -> Path:
-    """Where the hypotheses of the report `path` stand: "out.json" has "out.hypotheses.jsonl"."""
+    """The file that holds a report's utterances: "out.hypotheses.jsonl" for "out.json"."""
     path = Path(path)
     return path.with_name(path.name.removesuffix(".json") + ".hypotheses.jsonl")
 
 
 def check_report_path(path: str | Path) -> None:
-    """Makes sure, before hours of work, that a report can be written.
+    """Checks that a report can be written, so that an error does not cost hours of work.
 
     Raises:
-        InputError: `path` is a folder, or no file can be made there.
+        InputError: `path` is a folder, or no file can be created there.
     """
     path = Path(path)
     folder = path.parent
@@ -33,21 +33,23 @@ def check_report_path(path: str | Path) -> None:
         )
 
 
-def write_report(report: Report, hypotheses: Sequence[Hypothesis], path: str | Path) -> None:
-    """Writes a report and its hypotheses, each file whole or not at all.
+def write_report(
+    report: Report, utterances: Sequence[TranscribedUtterance], path: str | Path
+) -> None:
+    """Writes a report and its utterances; no file is ever half written.
 
-    The report comes last: where it stands, its hypotheses are complete.
+    The report is written last: if it exists, its utterances are complete.
 
     Args:
-        report: what the model scored.
-        hypotheses: one JSON object a line, in this order.
-        path: OUT.json; missing folders are made.
+        report: the report.
+        utterances: written as one JSON object a line, in this order.
+        path: OUT.json; missing folders are created.
 
     Raises:
         InputError: `path` cannot be written.
     """
     check_report_path(path)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in hypotheses]
+    lines = [json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in utterances]
     write_whole(hypotheses_path(path), "".join(line + "\n" for line in lines))
     write_whole(Path(path), json.dumps(dataclasses.asdict(report), indent=2) + "\n")

@@ -7,10 +7,7 @@ from fastwhisper_jax.audio.constants import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_configs import SIZES, HFConfig
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
-
-# A field of generation_config.json that other programs ignore. `fastwhisper transcribe` reads it to
-# choose how to cut long recordings. A model without the field writes timestamps, as OpenAI's do.
-TRAINED_WITH_TIMESTAMPS = "trained_with_timestamps"
+from fastwhisper_jax.models.whisper.timestamp_labels import TRAINED_WITH_TIMESTAMPS
 
 # What notes for the user call the base model.
 _BASE = "the model that this one was initialised from"

@@ -1,8 +1,8 @@
-"""Many recordings of any length through one model, some at a time.
+"""Long-form transcription: many recordings of any length through one model, some at a time.
 
-A recording's windows follow each other: where one starts, and what its prompt holds, is known only
-when the one before is decoded. So a batch takes one window of each of several recordings; a
-recording that is done gives its place, its slot, to the next one.
+The windows of a recording depend on each other: where one starts, and what its prompt holds, is
+known only after the one before is decoded. So a batch takes one window from each of several
+recordings. Each of these has a slot; when it is done, the next recording gets its slot.
 """
 
 import dataclasses
@@ -19,29 +19,30 @@ from fastwhisper_jax.decoding.fallback import (
     compression_ratio,
     needs_fallback,
 )
+from fastwhisper_jax.transcription.prompt_format import PromptFormat
 from fastwhisper_jax.transcription.segments import Transcript
-from fastwhisper_jax.transcription.slot import Prompts, Recording, Slot
-from fastwhisper_jax.transcription.window_model import WindowModel
+from fastwhisper_jax.transcription.slot import Recording, Slot
+from fastwhisper_jax.transcription.window_model import WindowModel, WindowPrompts, WindowTokens
 from fastwhisper_jax.transcription.word_timestamps import token_times
 from fastwhisper_jax.transcription.words import Decode
 
 
 @dataclasses.dataclass(frozen=True)
-class LongForm:
+class LongFormSettings:
     """How recordings are transcribed.
 
     Attributes:
-        prompts: the tokens of prompts.
+        prompt_format: the tokens of prompts.
         thresholds: when a window is decoded again.
-        slots: B, recordings at a time.
+        slots: B, how many recordings are transcribed at a time.
         window_frames: L, mel frames of a window.
         decode: text tokens to text.
         max_new_tokens: the most tokens a window.
         word_timestamps: whether words get their own times.
-        on_progress: told the seconds of audio that each window moved on by.
+        on_progress: told how many seconds of audio each window has moved on.
     """
 
-    prompts: Prompts
+    prompt_format: PromptFormat
     thresholds: Thresholds
     slots: int
     window_frames: int
@@ -52,132 +53,155 @@ class LongForm:
 
 
 def transcribe_recordings(
-    recordings: Iterator[tuple[int, Recording, str | None]], model: WindowModel, how: LongForm
+    recordings: Iterator[tuple[int, Recording, str | None]],
+    model: WindowModel,
+    settings: LongFormSettings,
 ) -> Iterator[tuple[int, Transcript]]:
-    """Transcribes recordings, each yielded as soon as it is done, with its number.
+    """Transcribes recordings, and yields each with its number as soon as it is done.
 
-    A recording is opened when a slot is free, and closed when it is done; the result does not
-    depend on which others are decoded beside it.
+    A recording is opened when a slot is free, and closed when it is done. Its transcript does not
+    depend on the other recordings in the batch.
 
     Args:
         recordings: a number of any kind, the recording, and the code of its language; None detects
-            it in the first window.
-        model: what is asked.
-        how: to transcribe.
+            the language in the first window.
+        model: the model.
+        settings: how to transcribe.
 
     Source: openai/whisper `transcribe.py`.
     """
-    slots: list[Slot | None] = [None] * how.slots
+    slots: list[Slot | None] = [None] * settings.slots
     try:
         while True:
-            # Whoever is in a slot has a window left to decode.
-            for place in range(how.slots):
-                while slots[place] is None and (opened := next(recordings, None)) is not None:
-                    slot = Slot(*opened, how.prompts, how.window_frames)
-                    if slot.is_done:  # not a single frame
+            for row in range(settings.slots):
+                while slots[row] is None and (opened := next(recordings, None)) is not None:
+                    slot = Slot(*opened, settings.prompt_format, settings.window_frames)
+                    if slot.is_done:  # the recording has no frames
                         slot.recording.close()
                         yield slot.index, slot.transcript()
                     else:
-                        slots[place] = slot
+                        slots[row] = slot
             if not any(slots):
                 return
-            _decode_round(slots, model, how)
-            for place, current in enumerate(slots):
+            _decode_round(slots, model, settings)
+            for row, current in enumerate(slots):
                 if current is not None and current.is_done:
-                    slots[place] = None
+                    slots[row] = None
                     current.recording.close()
                     yield current.index, current.transcript()
     finally:
-        for left in slots:
-            if left is not None:
-                left.recording.close()
+        for unfinished in slots:
+            if unfinished is not None:
+                unfinished.recording.close()
 
 
-def _decode_round(slots: list[Slot | None], model: WindowModel, how: LongForm) -> None:
+def _decode_round(slots: list[Slot | None], model: WindowModel, settings: LongFormSettings) -> None:
     """Decodes the next window of every slot."""
-    taken = {place: slot for place, slot in enumerate(slots) if slot is not None}
-    windows = {place: slot.recording.window(slot.seek) for place, slot in taken.items()}
+    active = {row: slot for row, slot in enumerate(slots) if slot is not None}
+    windows = {row: slot.recording.window(slot.seek) for row, slot in active.items()}
     silence = np.zeros_like(next(iter(windows.values())))
-    encoder_states = model.encode(np.stack([windows.get(i, silence) for i in range(len(slots))]))
-    codes = tuple(how.prompts.languages)
-    if codes and any(slot.language is None for slot in taken.values()):
-        found = model.detect_language(encoder_states)
-        for place, slot in taken.items():
-            slot.language = slot.language or codes[found[place]]
-    decoded = _decode_with_fallback(encoder_states, taken, model, how)
-    for place, slot in taken.items():
-        window = decoded[place]
+    batch = np.stack([windows.get(row, silence) for row in range(len(slots))])
+    encoder_states = model.encode(batch)
+    codes = tuple(settings.prompt_format.languages)
+    if codes and any(slot.language is None for slot in active.values()):
+        detected = model.detect_language(encoder_states)
+        for row, slot in active.items():
+            slot.language = slot.language or codes[detected[row]]
+    decoded = _decode_with_fallback(encoder_states, active, model, settings)
+    for row, slot in active.items():
         times = None
-        if how.word_timestamps:
-            times = _token_times(encoder_states, place, slot, window, model, how)
+        if settings.word_timestamps:
+            times = _token_times(encoder_states, row, slot, decoded[row], model, settings)
         before = slot.seek
-        slot.accept(window, how.thresholds, how.decode, times)
-        how.on_progress((min(slot.seek, slot.recording.frames) - before) * SECONDS_PER_FRAME)
+        slot.accept(decoded[row], settings.thresholds, settings.decode, times)
+        frames = min(slot.seek, slot.recording.frames) - before
+        settings.on_progress(frames * SECONDS_PER_FRAME)
 
 
 def _decode_with_fallback(
-    encoder_states: Any, taken: dict[int, Slot], model: WindowModel, how: LongForm
+    encoder_states: Any, active: dict[int, Slot], model: WindowModel, settings: LongFormSettings
 ) -> dict[int, DecodedWindow]:
-    """Decodes every window; those that fail again, at one temperature after the other."""
-    prompts = {place: slot.prompt() for place, slot in taken.items()}
-    # Two widths only, so that nothing is compiled more than twice for a batch size.
-    width = shortest = min(len(slot.start_tokens) for slot in taken.values())
-    if max(map(len, prompts.values())) > shortest:
-        width = shortest + 1 + how.prompts.most_previous
-    prompt = np.full((how.slots, width), how.prompts.end_of_text, np.int32)
-    lengths = np.full((how.slots,), shortest, np.int32)
-    for place, given in prompts.items():
-        prompt[place, : len(given)] = given
-        lengths[place] = len(given)
+    """Decodes every window, and those that fail again, at one temperature after the other."""
+    prompt, lengths = _padded_prompts(active, settings)
     decoded: dict[int, DecodedWindow] = {}
-    failed = set(taken)
-    for attempt, temperature in enumerate(how.thresholds.temperatures):
-        temperatures = np.full((how.slots,), temperature, np.float32)
-        seeds = np.zeros((how.slots,), np.uint32)
-        for place in failed:
-            seeds[place] = _seed(taken[place], attempt)
-        row_mask = np.array([place in failed for place in range(how.slots)])
-        found = model.decode(encoder_states, prompt, lengths, temperatures, seeds, row_mask)
-        for place in failed:
-            count = int(found.counts[place])
-            tokens = tuple(found.tokens[place, :count].tolist())
-            text = how.decode([token for token in tokens if token < how.prompts.end_of_text])
-            decoded[place] = DecodedWindow(
-                tokens=tokens,
-                log_probabilities=tuple(found.log_probabilities[place, :count].tolist()),
-                text=text,
-                avg_logprob=float(found.log_probabilities[place].sum()) / (count + 1),
-                compression_ratio=compression_ratio(text.strip()),
-                no_speech_prob=float(found.no_speech[place]),
-                temperature=temperature,
-            )
-        failed = {place for place in failed if needs_fallback(decoded[place], how.thresholds)}
+    failed = set(active)
+    for attempt, temperature in enumerate(settings.thresholds.temperatures):
+        seeds = np.zeros((settings.slots,), np.uint32)
+        for row in failed:
+            seeds[row] = _seed(active[row], attempt)
+        prompts = WindowPrompts(
+            tokens=prompt,
+            lengths=lengths,
+            temperatures=np.full((settings.slots,), temperature, np.float32),
+            seeds=seeds,
+            row_mask=np.array([row in failed for row in range(settings.slots)]),
+        )
+        emitted = model.decode(encoder_states, prompts)
+        decoded |= {row: _decoded_window(emitted, row, temperature, settings) for row in failed}
+        failed = {row for row in failed if needs_fallback(decoded[row], settings.thresholds)}
         if not failed:
             break
     return decoded
 
 
+def _padded_prompts(
+    active: dict[int, Slot], settings: LongFormSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """The prompts of all slots, (B, P) int32, and their lengths, (B,) int32."""
+    prompts = {row: slot.prompt() for row, slot in active.items()}
+    # There are only two widths P, so that a batch size compiles at most twice.
+    shortest = min(len(slot.start_tokens) for slot in active.values())
+    is_wide = max(map(len, prompts.values())) > shortest
+    width = shortest + is_wide * (1 + settings.prompt_format.most_previous)
+    tokens = np.full((settings.slots, width), settings.prompt_format.end_of_text, np.int32)
+    lengths = np.full((settings.slots,), shortest, np.int32)
+    for row, prompt in prompts.items():
+        tokens[row, : len(prompt)] = prompt
+        lengths[row] = len(prompt)
+    return tokens, lengths
+
+
+def _decoded_window(
+    emitted: WindowTokens, row: int, temperature: float, settings: LongFormSettings
+) -> DecodedWindow:
+    """One row of a decoded batch, with the numbers by which it is judged."""
+    count = int(emitted.counts[row])
+    tokens = tuple(emitted.tokens[row, :count].tolist())
+    end_of_text = settings.prompt_format.end_of_text
+    text = settings.decode([token for token in tokens if token < end_of_text])
+    return DecodedWindow(
+        tokens=tokens,
+        log_probs=tuple(emitted.log_probs[row, :count].tolist()),
+        text=text,
+        avg_logprob=float(emitted.log_probs[row].sum()) / (count + 1),
+        compression_ratio=compression_ratio(text.strip()),
+        no_speech_prob=float(emitted.no_speech[row]),
+        temperature=temperature,
+    )
+
+
 def _seed(slot: Slot, attempt: int) -> int:
-    """Another one for each window and attempt, whatever else is in the batch."""
+    """A seed that differs for each window and attempt, whatever else is in the batch."""
     return zlib.crc32(f"{slot.recording.frames} {slot.seek} {attempt}".encode())
 
 
 def _token_times(
     encoder_states: Any,
-    place: int,
+    row: int,
     slot: Slot,
     window: DecodedWindow,
     model: WindowModel,
-    how: LongForm,
+    settings: LongFormSettings,
 ) -> np.ndarray:
-    """The end of each token of a window in seconds from the window's start: (T,).
+    """The end of each token of a window, in seconds from the window's start: (T,).
 
     The decoder reads the window's own tokens again, without previous text.
     """
     start = slot.start_tokens
     tokens = [*start, *window.tokens]
-    # The same width at each call, so that one is compiled.
-    padded = np.full((len(start) + how.max_new_tokens,), how.prompts.end_of_text, np.int32)
+    # All calls have the same width, so that only one is compiled.
+    width = len(start) + settings.max_new_tokens
+    padded = np.full((width,), settings.prompt_format.end_of_text, np.int32)
     padded[: len(tokens)] = tokens
-    attention = model.attend(encoder_states, place, padded)
+    attention = model.attend(encoder_states, row, padded)
     return token_times(attention[:, len(start) : len(tokens), : max(slot.frames // 2, 1)])

@@ -1,4 +1,4 @@
-"""What a transcript is made of, and how a window's tokens are cut into segments."""
+"""The parts of a transcript, and how a window's tokens are cut into segments."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from fastwhisper_jax.transcription.words import WITHOUT_SPACES
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """A word with its punctuation, as it stands in the text, and when it is spoken."""
+    """A word with its space and punctuation, and when it is spoken, in seconds."""
 
     word: str
     start: float
@@ -22,11 +22,15 @@ class Segment:
     """A stretch of speech between two timestamps.
 
     Attributes:
-        start, end: seconds from the recording's start.
-        text: without surrounding spaces.
-        tokens: the segment's own, timestamps included.
-        temperature, avg_logprob, compression_ratio, no_speech_prob: of its window's decoding.
-        words: None unless word timestamps are asked for.
+        start: seconds from the recording's start.
+        end: seconds from the recording's start.
+        text: the text, without surrounding spaces.
+        tokens: the segment's tokens, timestamps included.
+        temperature: see `DecodedWindow`, of the segment's window, like the next three.
+        avg_logprob: mean log-probability of the window's tokens.
+        compression_ratio: of the window's text.
+        no_speech_prob: probability that nobody speaks in the window.
+        words: None unless words get their own times.
     """
 
     start: float
@@ -46,8 +50,8 @@ class Transcript:
 
     Attributes:
         language: code of the language, given or detected; None for English-only models.
-        duration: of the recording, in seconds.
-        segments: in order of time.
+        duration: length of the recording in seconds.
+        segments: the segments, in order of time.
         is_translated: whether the text is English whatever the language.
     """
 
@@ -58,7 +62,7 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """All segments' text, joined by spaces where the language that it is written in has any."""
+        """The text of all segments, joined by spaces if the language is written with spaces."""
         has_spaces = self.is_translated or self.language not in WITHOUT_SPACES
         return (" " if has_spaces else "").join(segment.text for segment in self.segments)
 
@@ -78,9 +82,9 @@ def split_window(
 ) -> tuple[tuple[Span, ...], int]:
     """Cuts a window's tokens at pairs of timestamps, and says where the next window starts.
 
-    After a pair, the model has begun a segment that the window may cut off: it is thrown away, and
-    the next window starts at the pair. A single timestamp at the end says that nothing was cut off,
-    and no pair at all leaves no better place: then the next window starts where this one ends.
+    The window's end may cut off the segment after the last pair. That segment is dropped, and the
+    next window starts at the pair. If the tokens end with a single timestamp, nothing was cut off.
+    Then, and if there is no pair at all, the next window starts where this one ends.
 
     Args:
         tokens: what was emitted, without end of text.
@@ -88,7 +92,7 @@ def split_window(
         frames: mel frames of the window that are within the recording.
 
     Returns:
-        The segments, and by how many frames to move on: at least 1.
+        The segments, and how many frames to move on, at least 1.
 
     Source: openai/whisper `transcribe.py`.
     """
@@ -97,7 +101,7 @@ def split_window(
     if not cuts:
         end = frames
         if any(is_timestamp):
-            last = max(i for i, found in enumerate(is_timestamp) if found)
+            last = max(i for i in range(len(tokens)) if is_timestamp[i])
             end = (tokens[last] - timestamp_begin) * FRAMES_PER_POSITION or frames
         return (Span(0, len(tokens), 0, end),), frames
     ends_in_one_timestamp = is_timestamp[-2:] == [False, True]

@@ -1,17 +1,17 @@
-"""One recording on its way through the model: where it stands, and what has been written so far."""
+"""One recording on its way through the model: how far it is, and the segments so far."""
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from fastwhisper_jax.audio.constants import SECONDS_PER_FRAME
 from fastwhisper_jax.decoding.fallback import DecodedWindow, Thresholds, is_silent
-from fastwhisper_jax.transcription import segments, words
-from fastwhisper_jax.transcription.segments import Segment, Span, Transcript
+from fastwhisper_jax.transcription.prompt_format import PromptFormat
+from fastwhisper_jax.transcription.segments import Segment, Span, Transcript, Word, split_window
+from fastwhisper_jax.transcription.words import Decode, split_words
 
-# Text that needed a higher temperature is not shown to the next window: it would go on like it.
+# The next window's prompt does not hold text that needed a higher temperature: it is often wrong,
+# and the model would continue it.
 HIGHEST_TRUSTED_TEMPERATURE = 0.5
 
 
@@ -20,69 +20,45 @@ class Recording(Protocol):
 
     @property
     def frames(self) -> int:
-        """Mel frames within the recording."""
+        """How many mel frames the recording has."""
         ...
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Length of the recording."""
         ...
 
     def window(self, start_frame: int) -> np.ndarray:
-        """(L, M) float32: a window of it, filled up behind its end."""
+        """(L, M) float32: the window from `start_frame` on, padded after the recording's end."""
         ...
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Frees its memory and files."""
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Prompts:
-    """The tokens that a prompt is made of.
-
-    Attributes:
-        languages: code to token, in the order of detection; empty for English-only models.
-        start: start of transcript.
-        after_language: task, and no timestamps where none are wanted.
-        previous: start of previous text.
-        most_previous: how many tokens of previous text are given at most; 0 for none.
-        timestamp_begin: the token of 0.00 s.
-        end_of_text: all text tokens are below it.
-        is_translation: whether they ask for a translation into English.
-    """
-
-    languages: dict[str, int]
-    start: int
-    after_language: tuple[int, ...]
-    previous: int
-    most_previous: int
-    timestamp_begin: int
-    end_of_text: int
-    is_translation: bool = False
-
-    def start_tokens(self, language: str | None) -> tuple[int, ...]:
-        """What a window's text follows, without previous text."""
-        spoken = (self.languages[language],) if language in self.languages else ()
-        return (self.start, *spoken, *self.after_language)
-
-
 class Slot:
-    """A recording, the frame that its next window starts at, and its segments so far.
+    """A recording, the frame at which its next window starts, and its segments so far.
 
-    Invariant: everything before `seek` is transcribed, and `segments` and `_history` hold it.
+    Invariant: everything before `seek` is transcribed. `segments` holds its text, and `_history`
+    the latest tokens of it, which the next prompt shows.
     """
 
     def __init__(
-        self, index: int, recording: Recording, language: str | None, prompts: Prompts, window: int
+        self,
+        index: int,
+        recording: Recording,
+        language: str | None,
+        prompt_format: PromptFormat,
+        window_frames: int,
     ) -> None:
         self.index = index
         self.recording = recording
         self.language = language
         self.seek = 0
         self.segments: list[Segment] = []
-        self._prompts = prompts
-        self._window_frames = window
+        self._format = prompt_format
+        self._window_frames = window_frames
         self._history: list[int] = []
 
     @property
@@ -96,37 +72,37 @@ class Slot:
 
     @property
     def start_tokens(self) -> tuple[int, ...]:
-        """What a window's text follows, without previous text."""
-        return self._prompts.start_tokens(self.language)
+        """The tokens right before a window's text, without previous text."""
+        return self._format.start_tokens(self.language)
 
     def prompt(self) -> list[int]:
-        """What the decoder is given for the next window."""
+        """The tokens that the decoder is given for the next window."""
         start = list(self.start_tokens)
-        most = self._prompts.most_previous
+        most = self._format.most_previous
         if not most or not self._history:
             return start
-        return [self._prompts.previous, *self._history[-most:], *start]
+        return [self._format.previous, *self._history[-most:], *start]
 
     def accept(
         self,
         window: DecodedWindow,
         thresholds: Thresholds,
-        decode: words.Decode,
+        decode: Decode,
         times: np.ndarray | None,
     ) -> None:
-        """Takes the next window's result and moves on.
+        """Adds the segments of the next window, and moves on.
 
         Args:
-            window: what the window was decoded to.
-            thresholds: tell silence.
+            window: the decoded window.
+            thresholds: say when a window is silent.
             decode: text tokens to text.
-            times: (T,) end of each token in seconds; None where words are not wanted.
+            times: (T,) end of each token in seconds; None where words get no times.
         """
         if is_silent(window, thresholds):
             self.seek += self.frames
             return
-        begin = self._prompts.timestamp_begin
-        spans, advance = segments.split_window(window.tokens, begin, self.frames)
+        begin = self._format.timestamp_begin
+        spans, advance = split_window(window.tokens, begin, self.frames)
         for span in spans:
             segment = self._segment(window, span, decode, times)
             if segment.text and span.start_frame < span.end_frame:
@@ -134,69 +110,65 @@ class Slot:
                 self._history.extend(segment.tokens)
         if window.temperature > HIGHEST_TRUSTED_TEMPERATURE:
             self._history.clear()
-        # Only the latest tokens are ever shown again.
-        del self._history[: -self._prompts.most_previous or None]
+        # Prompts hold only the latest tokens.
+        del self._history[: -self._format.most_previous or None]
         self.seek += advance
 
     def _segment(
         self,
         window: DecodedWindow,
         span: Span,
-        decode: words.Decode,
+        decode: Decode,
         times: np.ndarray | None,
     ) -> Segment:
         tokens = window.tokens[span.first : span.last]
         offset = self.seek * SECONDS_PER_FRAME
-        spoken = None
-        if times is not None:
-            spoken = self._words(window, span, decode, times, offset)
+        words = None if times is None else self._words(window, span, decode, times, offset)
         return Segment(
             start=round(offset + span.start_frame * SECONDS_PER_FRAME, 2),
             end=round(offset + span.end_frame * SECONDS_PER_FRAME, 2),
-            text=decode(self._text_tokens(tokens)).strip(),
+            text=decode([token for token in tokens if token < self._format.end_of_text]).strip(),
             tokens=tokens,
             temperature=window.temperature,
             avg_logprob=window.avg_logprob,
             compression_ratio=window.compression_ratio,
             no_speech_prob=window.no_speech_prob,
-            words=spoken,
+            words=words,
         )
 
     def _words(
         self,
         window: DecodedWindow,
         span: Span,
-        decode: words.Decode,
+        decode: Decode,
         times: np.ndarray,
         offset: float,
-    ) -> tuple[segments.Word, ...]:
-        places = [
-            place
-            for place in range(span.first, span.last)
-            if window.tokens[place] < self._prompts.end_of_text
+    ) -> tuple[Word, ...]:
+        indices = [
+            index
+            for index in range(span.first, span.last)
+            if window.tokens[index] < self._format.end_of_text
         ]
-        text_tokens = [window.tokens[place] for place in places]
-        ends = np.concatenate([[0.0], times])
-        probabilities = np.exp(window.log_probabilities)
-        written = "en" if self._prompts.is_translation else self.language
+        text_tokens = [window.tokens[index] for index in indices]
+        # A token starts where the one before it ends.
+        bounds = np.concatenate([[0.0], times])
+        probabilities = np.exp(window.log_probs)
+        written_language = "en" if self._format.is_translation else self.language
         return tuple(
-            segments.Word(
+            Word(
                 word=word.word,
-                start=round(offset + float(ends[places[word.first]]), 2),
-                end=round(offset + float(ends[places[word.last - 1] + 1]), 2),
-                probability=float(np.mean(probabilities[places[word.first : word.last]])),
+                start=round(offset + float(bounds[indices[word.first]]), 2),
+                end=round(offset + float(bounds[indices[word.last - 1] + 1]), 2),
+                probability=float(np.mean(probabilities[indices[word.first : word.last]])),
             )
-            for word in words.split_words(text_tokens, decode, written)
+            for word in split_words(text_tokens, decode, written_language)
         )
 
-    def _text_tokens(self, tokens: Sequence[int]) -> list[int]:
-        return [token for token in tokens if token < self._prompts.end_of_text]
-
     def transcript(self) -> Transcript:
-        """What has been written, once the recording is done."""
+        """The transcript, once the recording is done."""
         return Transcript(
             language=self.language,
             duration=round(self.recording.seconds, 3),
             segments=tuple(self.segments),
-            is_translated=self._prompts.is_translation,
+            is_translated=self._format.is_translation,
         )

@@ -1,6 +1,7 @@
-"""Recordings cut at pauses, each piece decoded plainly: for models that write no timestamps.
+"""Transcription of recordings that are cut at pauses, for models that write no timestamps.
 
-Pieces do not follow from each other, so a batch may hold several of one recording.
+A recording is cut into speech segments, and each is decoded as plain text. They do not depend on
+each other, so a batch may hold several of one recording.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import numpy as np
 
 from fastwhisper_jax.audio.constants import SECONDS_PER_FRAME
 from fastwhisper_jax.audio.pauses import split_at_pauses
-from fastwhisper_jax.transcription.long_form import LongForm, transcribe_recordings
+from fastwhisper_jax.transcription.long_form import LongFormSettings, transcribe_recordings
 from fastwhisper_jax.transcription.segments import Segment, Transcript
 from fastwhisper_jax.transcription.slot import Recording
 from fastwhisper_jax.transcription.window_model import WindowModel
@@ -27,13 +28,22 @@ class CutRecording(Recording, Protocol):
         ...
 
     def clip(self, start_frame: int, end_frame: int) -> np.ndarray:
-        """(L, M) float32: a part of it as a recording of its own, followed by silence."""
+        """(L, M) float32: the frames from start to end as a window, followed by silence."""
         ...
 
 
 @dataclasses.dataclass
-class _Whole:
-    """A recording, how many of its pieces are not closed yet, and the segments of the others."""
+class _OpenRecording:
+    """A recording whose speech segments are being transcribed.
+
+    Attributes:
+        index: its number.
+        recording: the recording.
+        language: code of its language.
+        pending: how many of its speech segments are not done yet.
+        is_translated: whether its text is English whatever the language.
+        segments: what is transcribed of it so far.
+    """
 
     index: int
     recording: CutRecording
@@ -43,7 +53,7 @@ class _Whole:
     segments: list[Segment] = dataclasses.field(default_factory=list)
 
     def transcript(self) -> Transcript:
-        """Of all pieces, in order of time."""
+        """The transcript of all its speech segments, in order of time."""
         return Transcript(
             language=self.language,
             duration=round(self.recording.seconds, 3),
@@ -53,10 +63,10 @@ class _Whole:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Piece:
-    """A piece as a recording of its own, which fits a window."""
+class _SpeechSegment:
+    """A part of a recording that fits a window; the long-form loop treats it as a recording."""
 
-    whole: _Whole
+    source: _OpenRecording
     start_frame: int
     frames: int
 
@@ -66,63 +76,69 @@ class _Piece:
 
     def window(self, start_frame: int) -> np.ndarray:
         first = self.start_frame + start_frame
-        return self.whole.recording.clip(first, self.start_frame + self.frames)
+        return self.source.recording.clip(first, self.start_frame + self.frames)
 
     def close(self) -> None:
-        self.whole.pending -= 1
-        if not self.whole.pending:
-            self.whole.recording.close()
+        self.source.pending -= 1
+        if not self.source.pending:
+            self.source.recording.close()
 
 
-def transcribe_pieces(
-    recordings: Iterator[tuple[int, CutRecording, str | None]], model: WindowModel, how: LongForm
+def transcribe_speech_segments(
+    recordings: Iterator[tuple[int, CutRecording, str | None]],
+    model: WindowModel,
+    settings: LongFormSettings,
 ) -> Iterator[tuple[int, Transcript]]:
-    """`transcribe_recordings` with each recording cut at its pauses; a piece becomes a segment.
+    """`transcribe_recordings` for recordings that are cut at their pauses.
 
-    A language that is not given is detected in the recording's first window.
+    Each speech segment becomes a segment of the transcript. A language that is not given is
+    detected in the recording's first window.
     """
-    pieces: dict[int, _Piece] = {}
-    wholes: dict[int, _Whole] = {}
+    cut: dict[int, _SpeechSegment] = {}
+    open_recordings: dict[int, _OpenRecording] = {}
     numbers = itertools.count()
+    languages = settings.prompt_format.languages
 
-    def numbered_pieces() -> Iterator[tuple[int, Recording, str | None]]:
+    def numbered_segments() -> Iterator[tuple[int, Recording, str | None]]:
         for index, recording, language in recordings:
-            spans = split_at_pauses(recording.loudness, how.window_frames)
-            spoken = sum(end - start for start, end in spans) * SECONDS_PER_FRAME
-            how.on_progress(recording.seconds - spoken)
-            if spans and language is None and how.prompts.languages:
-                found = model.detect_language(model.encode(recording.window(0)[None]))
-                language = tuple(how.prompts.languages)[int(found[0])]
-            # Silence is one piece without a frame, which is done as soon as it is opened.
+            spans = split_at_pauses(recording.loudness, settings.window_frames)
+            spoken_seconds = sum(end - start for start, end in spans) * SECONDS_PER_FRAME
+            settings.on_progress(recording.seconds - spoken_seconds)
+            if spans and language is None and languages:
+                detected = model.detect_language(model.encode(recording.window(0)[None]))
+                language = tuple(languages)[int(detected[0])]
+            # A silent recording gets one segment without frames, which is done when it is opened.
             spans = spans or [(0, 0)]
-            whole = _Whole(index, recording, language, len(spans), how.prompts.is_translation)
-            wholes[index] = whole
+            is_translated = settings.prompt_format.is_translation
+            source = _OpenRecording(index, recording, language, len(spans), is_translated)
+            open_recordings[index] = source
             for (start, end), number in zip(spans, numbers, strict=False):
-                pieces[number] = _Piece(whole, start, end - start)
-                yield number, pieces[number], language
+                cut[number] = _SpeechSegment(source, start, end - start)
+                yield number, cut[number], language
 
     try:
-        for number, transcript in transcribe_recordings(numbered_pieces(), model, how):
-            piece = pieces.pop(number)
-            offset = piece.start_frame * SECONDS_PER_FRAME
-            piece.whole.segments += [_later(segment, offset) for segment in transcript.segments]
-            if not piece.whole.pending:
-                yield piece.whole.index, wholes.pop(piece.whole.index).transcript()
+        for number, transcript in transcribe_recordings(numbered_segments(), model, settings):
+            speech = cut.pop(number)
+            offset = speech.start_frame * SECONDS_PER_FRAME
+            source = speech.source
+            source.segments += [_moved(segment, offset) for segment in transcript.segments]
+            if not source.pending:
+                yield source.index, open_recordings.pop(source.index).transcript()
     finally:
-        for left in wholes.values():
-            left.recording.close()
+        for unfinished in open_recordings.values():
+            unfinished.recording.close()
 
 
-def _later(segment: Segment, seconds: float) -> Segment:
-    """A segment whose times count from so many seconds earlier."""
+def _moved(segment: Segment, seconds: float) -> Segment:
+    """The segment with `seconds` added to its times."""
 
-    def moved(time: float) -> float:
+    def later(time: float) -> float:
         return round(time + seconds, 2)
 
     words = segment.words and tuple(
-        dataclasses.replace(word, start=moved(word.start), end=moved(word.end))
+        dataclasses.replace(word, start=later(word.start), end=later(word.end))
         for word in segment.words
     )
     return dataclasses.replace(
-        segment, start=moved(segment.start), end=moved(segment.end), words=words
+        segment, start=later(segment.start), end=later(segment.end), words=words
     )

@@ -1,129 +1,155 @@
-"""A model as the long-form loop sees it: four functions of batches of windows."""
+"""A model as the long-form loop uses it: four functions of batches of windows."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastwhisper_jax.decoding import language, window_search
-from fastwhisper_jax.decoding import windows as window_decoding
-from fastwhisper_jax.decoding.windows import WindowRules, WindowTokens
+from fastwhisper_jax.decoding.beam import beam_search
+from fastwhisper_jax.decoding.greedy import Sampling, greedy_decode
+from fastwhisper_jax.decoding.language import detect_language
+from fastwhisper_jax.decoding.prefill import (
+    Prompts,
+    WhisperModel,
+    no_speech_probability,
+    prefill,
+)
+from fastwhisper_jax.decoding.rules import DecodingRules
 from fastwhisper_jax.models import whisper
-from fastwhisper_jax.models.options import ModelOptions
-from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
-from fastwhisper_jax.transcription import word_timestamps
+from fastwhisper_jax.transcription.prompt_format import PromptFormat
+from fastwhisper_jax.transcription.word_timestamps import cross_attention
+
+# NumPy arrays outside of `jax.jit`, JAX arrays in it.
+Array = Any
 
 Heads = tuple[tuple[int, int], ...]
 
 
+class WindowPrompts(NamedTuple):
+    """What the windows of a batch are decoded with.
+
+    Attributes:
+        tokens: (B, P) int32; each row holds its own prompt, then any tokens up to P.
+        lengths: (B,) int32, the prompts' own lengths.
+        temperatures: (B,) float32, one for all windows that are decoded.
+        seeds: (B,) uint32, of the draws at temperatures above 0.
+        row_mask: (B,) bool, False for windows that are not decoded.
+    """
+
+    tokens: Array
+    lengths: Array
+    temperatures: Array
+    seeds: Array
+    row_mask: Array
+
+
+class WindowTokens(NamedTuple):
+    """The tokens of a batch of windows.
+
+    Attributes:
+        tokens: (B, T) int32 emitted tokens; end of text from a row's end on.
+        log_probs: (B, T) float32 of each token at temperature 1, that of the first end of text
+            included; 0 after it.
+        counts: (B,) int32, how many tokens were emitted, without end of text.
+        no_speech: (B,) float32, the probability that nobody speaks.
+    """
+
+    tokens: Array
+    log_probs: Array
+    counts: Array
+    no_speech: Array
+
+
 @dataclasses.dataclass(frozen=True)
 class WindowModel:
-    """What can be asked of a batch of windows; each function is compiled once per shape.
+    """The questions that a batch of windows can be asked; each function compiles once per shape.
 
     Attributes:
         encode: log_mel (B, L, M) to encoder_states (B, S, D).
-        detect_language: encoder_states to (B,), indices into the language tokens.
-        decode: (encoder_states, prompt (B, P), prompt_lengths (B,), temperatures (B,), seeds (B,) uint32,
-            row_mask (B,)) to WindowTokens; a batch has one temperature.
-        attend: (encoder_states, row, tokens (T,)) to cross-attention (heads, T, S) of the alignment heads
-            in one row of the batch.
+        detect_language: encoder_states to (B,), indices into the model's languages.
+        decode: (encoder_states, prompts) to the tokens of the windows.
+        attend: (encoder_states, row, tokens (T,)) to the cross-attention (heads, T, S) of the
+            alignment heads in one row of the batch.
     """
 
     encode: Callable[[np.ndarray], Any]
     detect_language: Callable[[Any], np.ndarray]
-    decode: Callable[..., WindowTokens]
+    decode: Callable[[Any, WindowPrompts], WindowTokens]
     attend: Callable[[Any, int, np.ndarray], np.ndarray]
 
 
 def make_window_model(
-    params: whisper.Params,
-    dims: ModelDimensions,
-    options: ModelOptions,
-    rules: WindowRules,
-    start_of_transcript: int,
-    language_tokens: Sequence[int] = (),
-    alignment_heads: Heads = (),
+    model: WhisperModel,
+    prompt_format: PromptFormat,
+    rules: DecodingRules,
+    max_new_tokens: int,
     beams: int = 1,
+    alignment_heads: Heads = (),
 ) -> WindowModel:
-    """Binds a model's parameters and compiles nothing yet.
+    """Makes the four functions; each compiles when it is first called.
 
     Args:
-        params: on the device, in the compute dtype.
-        dims: sizes of the model.
-        options: how to compute.
-        rules: what to decode.
-        start_of_transcript: the token that every prompt's last part begins with.
-        language_tokens: one token a language; none for English-only models.
-        alignment_heads: (layer, head) pairs; none where word timestamps are not wanted.
+        model: the model, on the device, in the compute dtype.
+        prompt_format: the tokens of prompts.
+        rules: what may be emitted.
+        max_new_tokens: the most tokens a window.
         beams: how many hypotheses are searched at temperature 0; 1 decodes greedily.
+        alignment_heads: (layer, head) pairs; none where word timestamps are not wanted.
     """
+
+    def with_params(params: whisper.Params) -> WhisperModel:
+        # jit takes the parameters as an argument: as constants they would be compiled in.
+        return model._replace(params=params)
 
     @jax.jit
     def encode(params: whisper.Params, log_mel: jax.Array) -> jax.Array:
-        return whisper.encode(params, dims, log_mel, options)
+        return whisper.encode(params, model.dims, log_mel, model.options)
 
     @jax.jit
     def detect(params: whisper.Params, encoder_states: jax.Array) -> jax.Array:
-        return language.detect_language(
-            params, dims, options, encoder_states, start_of_transcript, language_tokens
-        )
+        languages = tuple(prompt_format.languages.values())
+        return detect_language(with_params(params), encoder_states, prompt_format.start, languages)
 
-    @jax.jit
+    @functools.partial(jax.jit, static_argnames="beams")
     def decode(
-        params: whisper.Params,
-        encoder_states: jax.Array,
-        prompt: jax.Array,
-        prompt_lengths: jax.Array,
-        temperatures: jax.Array,
-        seeds: jax.Array,
-        row_mask: jax.Array,
+        params: whisper.Params, encoder_states: jax.Array, prompts: WindowPrompts, *, beams: int
     ) -> WindowTokens:
-        keys = jax.vmap(jax.random.key)(seeds)
-        texts = (prompt, prompt_lengths, temperatures)
-        return window_decoding.decode_windows(
-            params, dims, options, rules, encoder_states, *texts, keys, row_mask
+        tokens, lengths, temperatures, seeds, row_mask = prompts
+        batch = Prompts(tokens, lengths, prompt_format.start_length, row_mask)
+        start = prefill(with_params(params), encoder_states, batch, max_new_tokens, beams)
+        if beams > 1:
+            hypotheses = beam_search(start, rules)
+        else:
+            sampling = Sampling(temperatures, jax.vmap(jax.random.key)(seeds))
+            hypotheses = greedy_decode(start, rules, sampling)
+        return WindowTokens(
+            hypotheses.tokens[:, 0],
+            hypotheses.log_probs[:, 0],
+            (hypotheses.tokens[:, 0] != rules.end_of_text).sum(axis=1).astype(jnp.int32),
+            no_speech_probability(start, prompt_format.no_speech),
         )
 
-    @jax.jit
-    def search(
-        params: whisper.Params,
-        encoder_states: jax.Array,
-        prompt: jax.Array,
-        prompt_lengths: jax.Array,
-        row_mask: jax.Array,
-    ) -> WindowTokens:
-        rows = (encoder_states, prompt, prompt_lengths, row_mask)
-        return window_search.search_windows(params, dims, options, rules, *rows, beams)
-
-    def decode_or_search(
-        encoder_states: Any,
-        prompt: np.ndarray,
-        prompt_lengths: np.ndarray,
-        temperatures: np.ndarray,
-        seeds: np.ndarray,
-        row_mask: np.ndarray,
-    ) -> WindowTokens:
-        if beams > 1 and not temperatures.any():
-            return search(params, encoder_states, prompt, prompt_lengths, row_mask)
-        return decode(params, encoder_states, prompt, prompt_lengths, temperatures, seeds, row_mask)
+    def decode_windows(encoder_states: Any, prompts: WindowPrompts) -> WindowTokens:
+        # Only windows at temperature 0 are searched; the others draw their tokens.
+        used_beams = 1 if np.any(prompts.temperatures) else beams
+        return jax.device_get(decode(model.params, encoder_states, prompts, beams=used_beams))
 
     @jax.jit
     def attend(
         params: whisper.Params, encoder_states: jax.Array, row: jax.Array, tokens: jax.Array
     ) -> jax.Array:
-        lone = jax.lax.dynamic_slice_in_dim(encoder_states, row, 1)
-        return word_timestamps.cross_attention(
-            params, dims, options, tokens[None], lone, alignment_heads
-        )[0]
+        states = jax.lax.dynamic_slice_in_dim(encoder_states, row, 1)
+        return cross_attention(with_params(params), tokens[None], states, alignment_heads)[0]
 
     return WindowModel(
-        encode=lambda log_mel: encode(params, jnp.asarray(log_mel)),
-        detect_language=lambda encoder_states: np.asarray(detect(params, encoder_states)),
-        decode=lambda *arrays: jax.device_get(decode_or_search(*arrays)),
+        encode=lambda log_mel: encode(model.params, jnp.asarray(log_mel)),
+        detect_language=lambda encoder_states: np.asarray(detect(model.params, encoder_states)),
+        decode=decode_windows,
         attend=lambda encoder_states, row, tokens: np.asarray(
-            attend(params, encoder_states, jnp.int32(row), tokens)
+            attend(model.params, encoder_states, jnp.int32(row), tokens)
         ),
     )

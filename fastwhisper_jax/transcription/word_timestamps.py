@@ -1,4 +1,7 @@
-"""When each token is spoken: cross-attention of the alignment heads, and dynamic time warping."""
+"""Finds when each token is spoken, from the cross-attention of the alignment heads.
+
+Dynamic time warping turns the attention into one time for each token.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,52 +11,48 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastwhisper_jax.audio.constants import SECONDS_PER_TIMESTAMP
-from fastwhisper_jax.models.options import ModelOptions
+from fastwhisper_jax.decoding.prefill import WhisperModel
 from fastwhisper_jax.models.whisper.cached_decoder import unstack_layers
 from fastwhisper_jax.models.whisper.decoder import DecoderLayer
-from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
-from fastwhisper_jax.models.whisper.forward import Params
 
 MEDIAN_WIDTH = 7
 
 
 def cross_attention(
-    params: Params,
-    dims: ModelDimensions,
-    options: ModelOptions,
+    model: WhisperModel,
     tokens: jax.Array,
     encoder_states: jax.Array,
     heads: Sequence[tuple[int, int]],
 ) -> jax.Array:
-    """What chosen heads attend to while the decoder reads tokens.
+    """The cross-attention of chosen heads while the decoder reads tokens.
 
     Args:
-        params: parameters; only `params["decoder"]` is read.
-        dims: sizes of the model.
-        options: how to compute; the attention's softmax is float32 in any case.
-        tokens: (B, T) int32.
+        model: the model; the attention's softmax is float32 in any case.
+        tokens: (B, T) int32, what the decoder reads.
         encoder_states: (B, S, D), the output of `encode`.
         heads: (layer, head) pairs, both from 0.
 
     Returns:
         (B, len(heads), T, S) float32; each row over S sums to 1.
     """
-    decoder = unstack_layers(params, dims, options)
+    dims, options = model.dims, model.options
+    decoder = unstack_layers(model.params, dims, options)
     layer = DecoderLayer(dims.n_state, dims.n_text_head, dims.n_text_mlp, options)
     dtype = options.compute_dtype
     x = decoder["embed_tokens"][tokens] + decoder["positions"][None, : tokens.shape[1]]
     encoder_states = encoder_states.astype(dtype)
     attended: dict[tuple[int, int], jax.Array] = {}
-    # Layers above the last chosen head change nothing.
+    # Layers above the last chosen head are not needed.
     for index in range(max(layer_index for layer_index, _ in heads) + 1):
         weights = {"params": decoder["layers"][index]}
-        watched: Any = layer.apply(weights, x, encoder_states, method=_watched)
-        x, attention = watched
-        attended |= {(index, head): attention[:, head] for at, head in heads if at == index}
+        output: Any = layer.apply(weights, x, encoder_states, method=_with_attention)
+        x, attention = output
+        chosen = [head for layer_index, head in heads if layer_index == index]
+        attended |= {(index, head): attention[:, head] for head in chosen}
     return jnp.stack([attended[pair] for pair in heads], axis=1)
 
 
-def _watched(
+def _with_attention(
     layer: DecoderLayer, x: jax.Array, encoder_states: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The layer's output for x (B, T, D), and its cross-attention (B, N, T, S)."""
@@ -72,26 +71,27 @@ def _watched(
 def token_times(
     attention: np.ndarray, seconds_per_position: float = SECONDS_PER_TIMESTAMP
 ) -> np.ndarray:
-    """When the attention leaves for each token's successor: a token's end.
+    """The end of each token: when the attention moves on to the next one.
 
-    Each head's attention is normalised over the tokens, smoothed along time, averaged over heads,
-    and the path through it that gains most is taken; the time of a token is where its row begins.
+    Each head's attention is normalised over the tokens and smoothed along time. The path of
+    highest attention is then taken through the mean over heads. A token's time is the position at
+    which the path enters the token's row.
 
     Args:
-        attention: (heads, T, S) of T emitted tokens, S positions within the recording.
-        seconds_per_position: of the encoder.
+        attention: (heads, T, S) of T emitted tokens, and S positions within the recording.
+        seconds_per_position: seconds between two positions of the encoder.
 
     Returns:
         (T,) seconds from the window's start, never decreasing.
 
-    Source: transformers `WhisperGenerationMixin._extract_token_timestamps`; the row of a token
-    tells where the *next* one is spoken, so that a token starts at the time of the one before it.
+    Source: transformers `WhisperGenerationMixin._extract_token_timestamps`. The row of a token
+    says when the *next* one is spoken, so a token starts at the time of the one before it.
     """
     if not attention.size:
         return np.zeros((attention.shape[1],))
     mean = attention.mean(axis=1, keepdims=True)
     deviation = attention.std(axis=1, keepdims=True)
-    # A single token deviates from nothing.
+    # With a single token the deviation is 0.
     normalised = (attention - mean) / np.where(deviation == 0, 1.0, deviation)
     gains = median_filter(normalised, MEDIAN_WIDTH).mean(axis=0)
     tokens, positions = time_warping_path(-gains.astype(np.float64))
@@ -100,9 +100,13 @@ def token_times(
 
 
 def median_filter(x: np.ndarray, width: int) -> np.ndarray:
-    """Median over an odd `width` along the last axis, reflected at its ends.
+    """The median of each `width` neighbours along the last axis, which is reflected at its ends.
 
-    An axis that is too short to reflect is left as it is, as in openai/whisper `timing.py`.
+    An axis that is too short to reflect is left unchanged, as in openai/whisper `timing.py`.
+
+    Args:
+        x: (..., S).
+        width: an odd number.
     """
     half = width // 2
     if x.shape[-1] <= half:
@@ -113,10 +117,10 @@ def median_filter(x: np.ndarray, width: int) -> np.ndarray:
 
 
 def time_warping_path(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cheapest monotonic path through costs (T, S), from corner to corner.
+    """The cheapest monotonic path through costs (T, S), from the first cell to the last.
 
-    A step goes to the next row, the next column, or both. Whole anti-diagonals are computed at
-    once: a cell depends only on the two before its own.
+    A step goes to the next row, the next column, or both. A cell depends only on the two
+    anti-diagonals before its own, so each anti-diagonal is computed at once.
 
     Returns:
         The rows and the columns of the path's cells, in order.
@@ -126,7 +130,7 @@ def time_warping_path(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = costs.shape
     total = np.full((rows + 1, columns + 1), np.inf, np.float32)
     total[0, 0] = 0.0
-    # 0 comes from both, 1 from the row above, 2 from the column before.
+    # Where the path to a cell comes from: 0 is the diagonal, 1 the row above, 2 the column before.
     origin = np.full((rows + 1, columns + 1), 2, np.int8)
     for diagonal in range(2, rows + columns + 1):
         i = np.arange(max(1, diagonal - columns), min(rows, diagonal - 1) + 1)

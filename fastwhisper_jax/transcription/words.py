@@ -1,10 +1,10 @@
-"""From tokens to words."""
+"""Cuts text tokens into words."""
 
 import string
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-# Languages whose words are not set apart by spaces: each character counts as a word.
+# Languages that are written without spaces between words: each character counts as a word.
 WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 PREPENDED = "\"'“¡¿([{-"
 APPENDED = "\"'.。,，!！?？:：”)]}、"
@@ -14,7 +14,7 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class WordTokens(NamedTuple):
-    """A word, and that it is tokens[first:last]."""
+    """A word, which is made of tokens[first:last]."""
 
     word: str
     first: int
@@ -22,50 +22,51 @@ class WordTokens(NamedTuple):
 
 
 def split_words(tokens: Sequence[int], decode: Decode, language: str | None) -> list[WordTokens]:
-    """Cuts text tokens into words; each keeps its leading space and the punctuation beside it.
+    """Cuts text tokens into words. Each keeps its leading space and the punctuation next to it.
 
     Args:
         tokens: text tokens, without timestamps.
         decode: tokens to text; bytes that are no character become U+FFFD.
-        language: code; None is English.
+        language: code of the language; None is English.
 
     Source: openai/whisper `tokenizer.py` and `timing.py`; transformers
     `_combine_tokens_into_words`.
     """
-    pieces = _characters(tokens, decode)
+    parts = _whole_characters(tokens, decode)
     if language not in WITHOUT_SPACES:
-        pieces = _spaced(pieces)
-    return _with_punctuation(pieces)
+        parts = _joined_to_words(parts)
+    return _with_punctuation(parts)
 
 
-def _characters(tokens: Sequence[int], decode: Decode) -> list[WordTokens]:
-    """Cuts wherever the tokens so far are whole characters."""
+def _whole_characters(tokens: Sequence[int], decode: Decode) -> list[WordTokens]:
+    """The smallest groups of tokens that decode to whole characters."""
     full = decode(tokens)
-    pieces: list[WordTokens] = []
+    parts: list[WordTokens] = []
     first = offset = 0
     for last in range(1, len(tokens) + 1):
         text = decode(tokens[first:last])
         at = offset + text.find(_REPLACEMENT)
-        # A replacement character that the full text has too will not become another one.
+        # A replacement character that is also in the full text stays one, whatever follows.
         if _REPLACEMENT not in text or at >= len(full) or full[at] == _REPLACEMENT:
-            pieces.append(WordTokens(text, first, last))
+            parts.append(WordTokens(text, first, last))
             first, offset = last, offset + len(text)
-    return pieces
+    return parts
 
 
-def _spaced(pieces: list[WordTokens]) -> list[WordTokens]:
+def _joined_to_words(parts: list[WordTokens]) -> list[WordTokens]:
+    """Joins parts up to the next one that starts with a space or is punctuation."""
     words: list[WordTokens] = []
-    for piece in pieces:
-        starts_word = piece.word.startswith(" ") or piece.word.strip() in string.punctuation
+    for part in parts:
+        starts_word = part.word.startswith(" ") or part.word.strip() in string.punctuation
         if starts_word or not words:
-            words.append(piece)
+            words.append(part)
         else:
-            words[-1] = _joined(words[-1], piece)
+            words[-1] = _joined(words[-1], part)
     return words
 
 
 def _with_punctuation(words: list[WordTokens]) -> list[WordTokens]:
-    """Joins opening punctuation to the word behind it, closing punctuation to the one before."""
+    """Joins opening punctuation to the word after it, closing punctuation to the one before."""
     opened: list[WordTokens] = []
     for word in reversed(words):
         is_opening = word.word.startswith(" ") and word.word.strip() in PREPENDED

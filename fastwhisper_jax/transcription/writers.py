@@ -1,4 +1,4 @@
-"""Transcripts as text, JSON, SubRip and WebVTT."""
+"""Writes transcripts as text, JSON, SubRip and WebVTT."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from fastwhisper_jax.transcription.segments import Transcript
 
 
 class Cue(NamedTuple):
-    """A line on the screen, from start to end in seconds."""
+    """A subtitle, with the seconds at which it appears and disappears."""
 
     start: float
     end: float
@@ -17,12 +17,12 @@ class Cue(NamedTuple):
 
 
 def write_txt(transcript: Transcript) -> str:
-    """One segment a line."""
+    """Plain text, one segment a line."""
     return "".join(f"{segment.text}\n" for segment in transcript.segments)
 
 
 def write_json(transcript: Transcript, file: str, indent: int | None = 2) -> str:
-    """One object: file, language, duration, text, and segments (with words where there are any)."""
+    """One JSON object: file, language, duration, text, and segments, with their words if any."""
     segments = []
     for number, segment in enumerate(transcript.segments):
         fields = {"id": number} | dataclasses.asdict(segment)
@@ -40,7 +40,7 @@ def write_json(transcript: Transcript, file: str, indent: int | None = 2) -> str
 
 
 def write_srt(transcript: Transcript) -> str:
-    """SubRip: a numbered cue for each segment, or for each word where there are words."""
+    """SubRip: a numbered cue for each segment, or for each word if words have times."""
     return "".join(
         f"{number}\n{_time(cue.start, ',')} --> {_time(cue.end, ',')}\n{cue.text}\n\n"
         for number, cue in enumerate(cues(transcript), start=1)
@@ -48,7 +48,7 @@ def write_srt(transcript: Transcript) -> str:
 
 
 def write_vtt(transcript: Transcript) -> str:
-    """WebVTT: a cue for each segment, or for each word where there are words."""
+    """WebVTT: a cue for each segment, or for each word if words have times."""
     return "WEBVTT\n\n" + "".join(
         f"{_time(cue.start, '.')} --> {_time(cue.end, '.')}\n{_escaped(cue.text)}\n\n"
         for cue in cues(transcript)
@@ -56,21 +56,21 @@ def write_vtt(transcript: Transcript) -> str:
 
 
 def cues(transcript: Transcript) -> Iterator[Cue]:
-    """What subtitles show: segments, or words where there are any; none of them empty."""
+    """Yields the subtitles: segments, or words if they have times. Empty ones are left out."""
     for segment in transcript.segments:
         if segment.words is None:
-            found = [Cue(segment.start, segment.end, segment.text)]
+            segment_cues = [Cue(segment.start, segment.end, segment.text)]
         else:
-            found = [Cue(word.start, word.end, word.word) for word in segment.words]
-        for cue in found:
-            # A blank line would end the cue, an arrow would start one.
+            segment_cues = [Cue(word.start, word.end, word.word) for word in segment.words]
+        for cue in segment_cues:
+            # A blank line would end the cue, and an arrow would start a new one.
             text = " ".join(cue.text.split()).replace("-->", "->")
             if text:
                 yield Cue(cue.start, max(cue.end, cue.start + 0.001), text)
 
 
 def _time(seconds: float, point: str) -> str:
-    """01:02:03,456"""
+    """A time as subtitles write it, such as 01:02:03,456."""
     milliseconds = round(seconds * 1000)
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)

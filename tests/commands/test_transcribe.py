@@ -203,7 +203,7 @@ def test_a_vocabulary_without_timestamps_is_cut_at_pauses(tiny_teacher, files):
         run(dataclasses.replace(options, cut="timestamps"))
 
 
-def test_pieces_between_pauses_have_their_own_times(model, files, tmp_path):
+def test_speech_segments_between_pauses_have_their_own_times(model, files, tmp_path):
     """Two seconds of sound, two of silence, one of sound."""
     sound, _ = soundfile.read(files[2], stop=3 * RATE)
     sound = np.concatenate([sound[: 2 * RATE], np.zeros(2 * RATE), sound[2 * RATE :]])

@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 
 from fastwhisper_jax.audio.files import load_audio, pad_or_trim
-from fastwhisper_jax.audio.log_mel import log_mel_spectrogram
 from fastwhisper_jax.data.manifest import read_manifest
-from fastwhisper_jax.decoding.greedy import make_transcribe
 from fastwhisper_jax.decoding.rules import decoding_rules
+from fastwhisper_jax.evaluation.corpus_batches import make_transcribe
 from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, evaluate
 from fastwhisper_jax.export.hf_load import load_model
-from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.whisper.tokens import load_tokenizer, prompt_tokens
 
@@ -91,7 +89,7 @@ def utterances_of(real_data, language, count):
 
 def our_transcripts(folder, language, utterances, beams):
     model, tokenizer = load_model(folder), load_tokenizer(folder)
-    dims, options = model.dims, ModelOptions()
+    dims = model.dims
     prompt = np.array(prompt_tokens(tokenizer, language, "transcribe"), np.int32)
 
     def batches():
@@ -99,19 +97,16 @@ def our_transcripts(folder, language, utterances, beams):
             rows = utterances[start : start + BATCH_SIZE]
             audio = [pad_or_trim(load_audio(row.audio), dims.n_samples) for row in rows]
             yield EvaluationBatch(
-                np.stack(audio),
+                {"audio": np.stack(audio)},
                 np.repeat(prompt[None], len(rows), axis=0),
                 [row.id for row in rows],
                 [row.text for row in rows],
                 [row.duration for row in rows],
             )
 
-    def encode(params, audio):
-        return whisper.encode(params, dims, log_mel_spectrogram(audio, dims.n_mels), options)
-
     rules = decoding_rules(model.generation_config)
     report, hypotheses = evaluate(
-        make_transcribe(encode, dims, options, rules, beams=beams),
+        make_transcribe(dims, ModelOptions(), rules, max_new_tokens=224, beams=beams),
         jax.tree.map(jnp.asarray, model.params),
         batches(),
         lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),

@@ -2,15 +2,18 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from support import restated_search as restated
 
-from fastwhisper_jax.decoding.beam import beam_decode
-from fastwhisper_jax.decoding.greedy import greedy_decode, make_transcribe
+from fastwhisper_jax.decoding.beam import beam_search
+from fastwhisper_jax.decoding.greedy import greedy_decode
+from fastwhisper_jax.decoding.prefill import WhisperModel, prefill, prompts_of_one_length
 from fastwhisper_jax.decoding.rules import DecodingRules
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.evaluation.corpus_batches import make_transcribe
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -65,9 +68,18 @@ def search(
     dims=DIMS,
     options=OPTIONS,
 ):
-    return beam_decode(
-        params, dims, options, encoder_states, prompt, rules, new, beams, penalty, row_mask
-    )
+    model = WhisperModel(params, dims, options)
+    row_mask = jnp.ones(len(prompt), bool) if row_mask is None else row_mask
+    prompts = prompts_of_one_length(prompt, row_mask)
+    start = prefill(model, encoder_states, prompts, new, beams)
+    return beam_search(start, rules, penalty).tokens[:, 0]
+
+
+@jax.jit
+def greedy(params, encoder_states):
+    prompts = prompts_of_one_length(PROMPT, jnp.ones(len(PROMPT), bool))
+    start = prefill(WhisperModel(params, DIMS, OPTIONS), encoder_states, prompts, NEW)
+    return greedy_decode(start, RULES).tokens[:, 0]
 
 
 @functools.partial(jax.jit, static_argnames="dims")
@@ -144,17 +156,15 @@ def test_it_finds_the_best_of_all_texts_if_it_has_beams_for_all():
 
 def test_one_beam_without_length_penalty_is_greedy(params, encoder_states):
     """By sums alone, no longer text beats one that has ended."""
-    decode = jax.jit(greedy_decode, static_argnums=(1, 2, 5, 6))
-    greedy = decode(params, DIMS, OPTIONS, encoder_states, PROMPT, RULES, NEW)
     np.testing.assert_array_equal(
-        search(params, encoder_states, PROMPT, beams=1, penalty=0.0), greedy
+        search(params, encoder_states, PROMPT, beams=1, penalty=0.0),
+        greedy(params, encoder_states),
     )
 
 
 def test_beams_find_likelier_texts_than_greedy_decoding(params, encoder_states):
-    decode = jax.jit(greedy_decode, static_argnums=(1, 2, 5, 6))
-    greedy = np.asarray(decode(params, DIMS, OPTIONS, encoder_states, PROMPT, RULES, NEW))
-    found = np.asarray(search(params, encoder_states, PROMPT, beams=5, penalty=0.0))
+    likeliest_tokens = np.asarray(greedy(params, encoder_states))
+    searched = np.asarray(search(params, encoder_states, PROMPT, beams=5, penalty=0.0))
 
     def score(row, tokens):
         after, total = log_probs_of_row(params, encoder_states[row], PROMPT[row], RULES), 0.0
@@ -164,7 +174,7 @@ def test_beams_find_likelier_texts_than_greedy_decoding(params, encoder_states):
                 break
         return total
 
-    gains = [score(r, found[r]) - score(r, greedy[r]) for r in range(len(PROMPT))]
+    gains = [score(r, searched[r]) - score(r, likeliest_tokens[r]) for r in range(len(PROMPT))]
     assert min(gains) > -1e-4
     assert max(gains) > 0.1
 
@@ -194,13 +204,11 @@ def test_suppressed_tokens_are_never_emitted(params, encoder_states):
 def test_decoding_stops_when_the_text_context_is_full(params, encoder_states):
     never_ends = DecodingRules(end_of_text=END, suppress=(END,))
     emitted = np.asarray(search(params, encoder_states, PROMPT, new=20, rules=never_ends))
-    room = DIMS.n_text_ctx - PROMPT.shape[1]
-    assert emitted.shape == (len(PROMPT), 20)
-    assert (emitted[:, :room] != END).all()
-    assert (emitted[:, room:] == END).all()
+    assert emitted.shape == (len(PROMPT), DIMS.n_text_ctx - PROMPT.shape[1])
+    assert (emitted != END).all()
 
 
-def test_sharded_rows_are_searched_where_they_lie(params, encoder_states):
+def test_sharded_rows_are_searched_on_their_own_device(params, encoder_states):
     """The same tokens, and no row's keys or values leave their device inside the loop."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     by_row = NamedSharding(mesh, PartitionSpec("data"))
@@ -215,11 +223,11 @@ def test_sharded_rows_are_searched_where_they_lie(params, encoder_states):
 
 
 def test_transcribing_with_beams_searches(params, encoder_states):
-    transcribe = make_transcribe(lambda _, x: x, DIMS, OPTIONS, RULES, NEW, beams=4)
-    mask = np.ones(len(PROMPT), bool)
-    np.testing.assert_array_equal(
-        transcribe(params, encoder_states, PROMPT, mask), search(params, encoder_states, PROMPT)
+    transcribe = make_transcribe(DIMS, OPTIONS, RULES, NEW, beams=4)
+    emitted = transcribe(
+        params, {"encoder_states": encoder_states}, PROMPT, np.ones(len(PROMPT), bool)
     )
+    np.testing.assert_array_equal(emitted, search(params, encoder_states, PROMPT))
 
 
 @pytest.mark.parametrize(("new", "beams"), [(0, 5), (4, 0)])

@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fastwhisper_jax.decoding.greedy import greedy_decode, make_transcribe
+from fastwhisper_jax.decoding.greedy import greedy_decode
+from fastwhisper_jax.decoding.prefill import WhisperModel, prefill, prompts_of_one_length
 from fastwhisper_jax.decoding.rules import DecodingRules, decoding_rules
 from fastwhisper_jax.distillation.model_options import model_options
 from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.evaluation.corpus_batches import make_transcribe
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -50,12 +52,13 @@ PROMPT = np.array([[1, 2, 3], [1, 4, 3], [1, 2, 3], [1, 5, 3]], np.int32)
 
 @functools.partial(jax.jit, static_argnames=("rules", "max_new_tokens"))
 def jitted_decode(params, encoder_states, prompt, rules, max_new_tokens, row_mask):
-    return greedy_decode(
-        params, DIMS, OPTIONS, encoder_states, prompt, rules, max_new_tokens, row_mask
-    )
+    prompts = prompts_of_one_length(prompt, row_mask)
+    start = prefill(WhisperModel(params, DIMS, OPTIONS), encoder_states, prompts, max_new_tokens)
+    return greedy_decode(start, rules).tokens[:, 0]
 
 
 def decode(params, encoder_states, prompt, rules, max_new_tokens, row_mask=None):
+    row_mask = np.ones(len(prompt), bool) if row_mask is None else row_mask
     return np.asarray(
         jitted_decode(params, encoder_states, prompt, rules, max_new_tokens, row_mask)
     )
@@ -132,12 +135,11 @@ def on_mesh(params, encoder_states):
     """Decodes with everything divided over 8 devices: the compiled program, and its arguments."""
     mesh = make_mesh(1, 8)
     options = model_options(mesh, "float32")
-    transcribe = make_transcribe(
-        lambda _, encoder_states: encoder_states, DIMS, options, NO_END, 12
-    )
+    transcribe = make_transcribe(DIMS, options, NO_END, 12)
     divided = jax.device_put(params, tree_shardings(params, RULES, mesh))
     rows = (jnp.tile(encoder_states, (2, 1, 1)), jnp.tile(PROMPT, (2, 1)), jnp.ones(8, bool))
-    arguments = (divided, *jax.device_put(rows, batch_sharding(mesh)))
+    states, prompt, mask = jax.device_put(rows, batch_sharding(mesh))
+    arguments = (divided, {"encoder_states": states}, prompt, mask)
     return transcribe.lower(*arguments).compile(), arguments
 
 
@@ -162,12 +164,11 @@ def test_devices_exchange_nothing_for_a_token_but_whether_all_have_ended(on_mesh
 
 def test_decoding_stops_when_the_text_context_is_full(params, encoder_states):
     emitted = decode(params, encoder_states, PROMPT, NO_END, 40)
-    room = DIMS.n_text_ctx - PROMPT.shape[1]
-    assert emitted.shape == (4, 40)
-    assert (emitted[:, :room] != NO_END.end_of_text).all()
-    assert (emitted[:, room:] == NO_END.end_of_text).all()
+    most = DIMS.n_text_ctx - PROMPT.shape[1]
+    assert emitted.shape == (4, most)
+    assert (emitted != NO_END.end_of_text).all()
     np.testing.assert_array_equal(
-        emitted[:, :room], decode_by_teacher_forcing(params, encoder_states, PROMPT, NO_END, room)
+        emitted, decode_by_teacher_forcing(params, encoder_states, PROMPT, NO_END, most)
     )
 
 
@@ -177,26 +178,20 @@ def test_one_new_token_needs_no_loop(params, encoder_states):
 
 
 @pytest.mark.parametrize(("prompt_length", "max_new_tokens"), [(3, 0), (DIMS.n_text_ctx, 5)])
-def test_no_room_for_a_single_token_is_an_error(
+def test_a_prompt_that_leaves_no_token_to_emit_is_an_error(
     params, encoder_states, prompt_length, max_new_tokens
 ):
     prompt = jnp.ones((4, prompt_length), jnp.int32)
     with pytest.raises(InputError, match="leaves no token to emit"):
-        greedy_decode(params, DIMS, OPTIONS, encoder_states, prompt, NO_END, max_new_tokens)
+        decode(params, encoder_states, prompt, NO_END, max_new_tokens)
 
 
 def test_new_parameters_of_the_same_shapes_compile_nothing(params, encoder_states):
-    traces = []
-
-    def encode(params, inputs):
-        traces.append(inputs.shape)
-        return inputs
-
-    transcribe = make_transcribe(encode, DIMS, OPTIONS, NO_END, max_new_tokens=4)
-    mask = np.ones(4, bool)
-    before = transcribe(params, encoder_states, PROMPT, mask)
-    after = transcribe(jax.tree.map(lambda x: -x, params), encoder_states, PROMPT, mask)
-    assert len(traces) == 1
+    transcribe = make_transcribe(DIMS, OPTIONS, NO_END, max_new_tokens=4)
+    given = ({"encoder_states": encoder_states}, PROMPT, np.ones(4, bool))
+    before = transcribe(params, *given)
+    after = transcribe(jax.tree.map(lambda x: -x, params), *given)
+    assert transcribe._cache_size() == 1
     assert (np.asarray(before) != np.asarray(after)).any()
 
 

@@ -52,7 +52,7 @@ def test_evaluation_waits_for_a_batch_before_the_second_after_it_is_dispatched(
 def test_error_rates_read_with_the_threads_of_the_recipe(config, audio, monkeypatch):
     read = []
     report = SimpleNamespace(wer=0.5, cer=0.25)
-    monkeypatch.setattr(scoring, "transcriber", lambda *_: None)
+    monkeypatch.setattr(scoring, "make_transcribe", lambda *_: None)
     monkeypatch.setattr(scoring, "evaluation_batches", lambda *given: read.append(given))
     monkeypatch.setattr(scoring, "evaluate", lambda *_: (report, []))
     rules = DecodingRules(end_of_text=tiny.END_OF_TEXT)

@@ -43,15 +43,15 @@ def detokenize(tokens):
 def run(batches, **options):
     transcribe, traces = make_stand_in()
     arguments = {"normalizer_name": "basic"} | options
-    report, hypotheses = evaluate(transcribe, PARAMS, batches, detokenize, END, **arguments)
-    return report, hypotheses, traces
+    report, utterances = evaluate(transcribe, PARAMS, batches, detokenize, END, **arguments)
+    return report, utterances, traces
 
 
 def test_report_holds_the_closed_form_and_exactly_the_promised_fields():
-    report, hypotheses, _ = run(
+    report, utterances, _ = run(
         [batch([[0, 1, END], [0, 2, 3]])], model="student", data="test.jsonl", load_seconds=1.5
     )
-    assert [row.hypothesis for row in hypotheses] == ["zero one", "zero two three"]
+    assert [row.hypothesis for row in utterances] == ["zero one", "zero two three"]
     fields = dataclasses.asdict(report)
     wall_seconds, compile_seconds = fields.pop("wall_seconds"), fields.pop("compile_seconds")
     assert wall_seconds > 0 and compile_seconds > 0
@@ -76,15 +76,15 @@ def test_report_holds_the_closed_form_and_exactly_the_promised_fields():
 
 def test_order_is_kept_over_batches_and_a_short_last_one_compiles_nothing():
     full = [batch([[i, END], [i + 1, END]]) for i in (0, 2)]
-    report, hypotheses, traces = run([*full, batch([[4, END]])])
-    assert [row.hypothesis for row in hypotheses] == WORDS
+    report, utterances, traces = run([*full, batch([[4, END]])])
+    assert [row.hypothesis for row in utterances] == WORDS
     assert traces == [(2, 2)]
     assert report.utterances == 5
 
 
 def test_rows_beyond_the_ids_are_not_scored():
-    report, hypotheses, _ = run([batch([[0, 1], [3, 4]], ids=["only"])])
-    assert [row.id for row in hypotheses] == ["only"]
+    report, utterances, _ = run([batch([[0, 1], [3, 4]], ids=["only"])])
+    assert [row.id for row in utterances] == ["only"]
     assert (report.wer, report.utterances, report.audio_seconds) == (0.0, 1, 2.0)
 
 
@@ -104,11 +104,11 @@ def test_every_row_has_its_own_prompt():
 
     prompt = np.array([[0, END], [1, END]], np.int32)
     rows = batch([[4, 4], [4, 4]], prompt=prompt)
-    _, hypotheses = evaluate(echo_prompt, PARAMS, [rows], detokenize, END, "none")
-    assert [row.hypothesis for row in hypotheses] == ["zero", "one"]
+    _, utterances = evaluate(echo_prompt, PARAMS, [rows], detokenize, END, "none")
+    assert [row.hypothesis for row in utterances] == ["zero", "one"]
 
 
-def test_batches_are_asked_for_while_the_device_works():
+def test_batches_are_read_while_the_device_works():
     """The texts of a batch are fetched after the next one is dispatched."""
     events = []
 
@@ -126,7 +126,7 @@ def test_batches_are_asked_for_while_the_device_works():
     assert events == ["read 0", "read 1", "text 0", "read 2", "text 1", "text 2"]
 
 
-def test_stripped_diacritics_stand_in_the_report():
+def test_the_report_says_that_diacritics_were_stripped():
     report, _, _ = run([batch([[0, 1]])], strip_diacritics=True)
     assert report.normalizer == "basic+strip-diacritics"
 
@@ -138,8 +138,8 @@ def test_parameters_may_be_spread_over_devices():
     tokens = jax.device_put(jnp.array([[0, 1], [2, END]]), rows)
     spread = dataclasses.replace(batch([[0, 1], [2, END]]), inputs={"tokens": tokens})
     transcribe, traces = make_stand_in()
-    _, hypotheses = evaluate(transcribe, params, [spread], detokenize, END, "none")
-    assert [row.hypothesis for row in hypotheses] == ["zero one", "two"]
+    _, utterances = evaluate(transcribe, params, [spread], detokenize, END, "none")
+    assert [row.hypothesis for row in utterances] == ["zero one", "two"]
     assert len(traces) == 1
 
 
@@ -148,7 +148,7 @@ def test_no_utterance_is_an_error():
         run([], data="test.jsonl")
 
 
-def test_an_unknown_normaliser_is_told_before_any_work():
+def test_an_unknown_normaliser_is_an_error_before_any_work():
     def batches():
         raise AssertionError("a batch was read")
         yield

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.evaluation.evaluate import Hypothesis, Report
+from fastwhisper_jax.evaluation.evaluate import Report, TranscribedUtterance
 from fastwhisper_jax.evaluation.reports import check_report_path, hypotheses_path, write_report
 
 REPORT = Report(
@@ -26,21 +26,24 @@ REPORT = Report(
     load_seconds=0.5,
     compile_seconds=0.25,
 )
-HYPOTHESES = [Hypothesis("a", "año\nnuevo", "ano", 3.0), Hypothesis("b", "", "", 1.0)]
+UTTERANCES = [
+    TranscribedUtterance("a", "año\nnuevo", "ano", 3.0),
+    TranscribedUtterance("b", "", "", 1.0),
+]
 
 
 def test_what_was_written_is_read_back(tmp_path):
     path = tmp_path / "new" / "out.json"
-    write_report(REPORT, HYPOTHESES, path)
+    write_report(REPORT, UTTERANCES, path)
     assert Report(**json.loads(path.read_text())) == REPORT
     lines = (tmp_path / "new" / "out.hypotheses.jsonl").read_text().splitlines()
-    assert [Hypothesis(**json.loads(line)) for line in lines] == HYPOTHESES
+    assert [TranscribedUtterance(**json.loads(line)) for line in lines] == UTTERANCES
     assert sorted(p.name for p in path.parent.iterdir()) == ["out.hypotheses.jsonl", "out.json"]
 
 
 def test_a_failed_write_leaves_the_old_report_whole(tmp_path, monkeypatch):
     path = tmp_path / "out.json"
-    write_report(REPORT, HYPOTHESES, path)
+    write_report(REPORT, UTTERANCES, path)
 
     def fail(source, target):
         raise OSError("disk full")
@@ -53,12 +56,12 @@ def test_a_failed_write_leaves_the_old_report_whole(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["out.json", "out", "out.v2.json"])
-def test_hypotheses_stand_beside_the_report(tmp_path, name):
+def test_the_hypotheses_are_written_beside_the_report(tmp_path, name):
     path = hypotheses_path(tmp_path / name)
     assert path == tmp_path / (name.removesuffix(".json") + ".hypotheses.jsonl")
 
 
-def test_a_path_that_cannot_be_written_is_told_at_once(tmp_path):
+def test_a_path_that_cannot_be_written_is_an_error_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "out.json", tmp_path):
         with pytest.raises(InputError, match="cannot be written"):

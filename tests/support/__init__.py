@@ -3,5 +3,10 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    "support.pages", "support.restated_search", "support.tiny_run", "support.tiny_step"
+    "support.pages",
+    "support.restated_search",
+    "support.scripted_model",
+    "support.tiny_decoding",
+    "support.tiny_run",
+    "support.tiny_step",
 )

@@ -1,19 +1,14 @@
 """Recordings cut at pauses, with a scripted model."""
 
 import dataclasses
-import runpy
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
+from support.scripted_model import ES, SETTINGS, FakeModel, FakeRecording, Reply, times
 
-from fastwhisper_jax.transcription.speech_segments import transcribe_pieces
-
-long_form = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("test_long_form.py"))))
-Reply, HOW = long_form.Reply, long_form.HOW
+from fastwhisper_jax.transcription.speech_segments import transcribe_speech_segments
 
 
-class CutRecording(long_form.FakeRecording):
+class CutRecording(FakeRecording):
     """Speech in turns of (frames, is spoken)."""
 
     def __init__(self, index, *turns):
@@ -28,78 +23,82 @@ class CutRecording(long_form.FakeRecording):
         return np.full((2, 2), [self.index + 1, start_frame], np.float32)
 
 
-def run(script, recordings, how=HOW, languages=()):
-    fake = long_form.FakeModel(script, languages)
+def run(script, recordings, settings=SETTINGS, languages=()):
+    fake = FakeModel(script, languages)
     language = None if languages else "en"
     numbered = ((each.index, each, language) for each in recordings)
-    found = dict(transcribe_pieces(numbered, fake.as_model(), how))
+    transcripts = dict(transcribe_speech_segments(numbered, fake.as_model(), settings))
     assert all(recording.closed for recording in recordings)
-    return found, fake
+    return transcripts, fake
 
 
-def two_pieces(index=0):
+def two_speech_segments(index=0):
     return CutRecording(index, (100, True), (200, False), (100, True))
 
 
-def test_each_piece_is_a_segment_at_its_own_time():
+def test_each_speech_segment_becomes_a_segment_with_its_own_times():
     script = {(0, 0, 0.0): Reply((1,)), (0, 278, 0.0): Reply((2,))}
-    recording = two_pieces()
-    found, fake = run(script, [recording])
+    recording = two_speech_segments()
+    transcripts, fake = run(script, [recording])
     assert recording.clips == [(0, 122), (278, 400)]
-    assert long_form.times(found[0]) == [(0.0, 1.22, "w1"), (2.78, 4.0, "w2")]
-    assert found[0].duration == 4.0
-    assert len(fake.batches) == 1  # both in one
+    assert times(transcripts[0]) == [(0.0, 1.22, "w1"), (2.78, 4.0, "w2")]
+    assert transcripts[0].duration == 4.0
+    assert len(fake.batches) == 1  # both were decoded in one batch
 
 
-def test_pieces_of_several_recordings_share_batches_and_return_to_their_own():
+def test_speech_segments_of_several_recordings_share_batches_and_return_to_their_own():
     script = {(i, start, 0.0): Reply((10 * i + start,)) for i in range(3) for start in (0, 278)}
     script = {key: Reply((key[0] + 1, 9 if key[1] else 8)) for key in script}
-    found, fake = run(script, [two_pieces(i) for i in range(3)])
+    transcripts, fake = run(script, [two_speech_segments(i) for i in range(3)])
     for index in range(3):
-        assert found[index].text == f"w{index + 1} w8 w{index + 1} w9"
+        assert transcripts[index].text == f"w{index + 1} w8 w{index + 1} w9"
     assert len(fake.batches) == 3
 
 
 def test_silence_has_no_segments_and_asks_nothing():
-    found, fake = run({}, [CutRecording(0, (300, False)), CutRecording(1)])
-    assert found[0].segments == found[1].segments == () and found[0].duration == 3.0
+    transcripts, fake = run({}, [CutRecording(0, (300, False)), CutRecording(1)])
+    assert (
+        transcripts[0].segments == transcripts[1].segments == () and transcripts[0].duration == 3.0
+    )
     assert not fake.batches
 
 
 def test_the_language_is_detected_once_a_recording():
     script = {(i, start, 0.0): Reply((1,)) for i in range(2) for start in (0, 278)}
-    found, fake = run(script, [two_pieces(0), two_pieces(1)], languages=(1, 0))
-    assert [found[0].language, found[1].language] == ["es", "en"]
+    transcripts, fake = run(
+        script, [two_speech_segments(0), two_speech_segments(1)], languages=(1, 0)
+    )
+    assert [transcripts[0].language, transcripts[1].language] == ["es", "en"]
     spoken = [given[1] for index, _, _, given in fake.asked if index == 0]
-    assert spoken == [long_form.ES] * 2
+    assert spoken == [ES] * 2
 
 
 def test_all_seconds_are_counted():
     counted = []
-    how = dataclasses.replace(HOW, on_progress=counted.append)
+    settings = dataclasses.replace(SETTINGS, on_progress=counted.append)
     script = {(0, 0, 0.0): Reply((1,)), (0, 278, 0.0): Reply((2,))}
-    run(script, [two_pieces()], how)
+    run(script, [two_speech_segments()], settings)
     np.testing.assert_allclose(sum(counted), 4.0)
 
 
 def test_leaving_early_closes_what_is_open():
-    recordings = [two_pieces(i) for i in range(3)]
+    recordings = [two_speech_segments(i) for i in range(3)]
     script = {(i, start, 0.0): Reply((1,)) for i in range(3) for start in (0, 278)}
     numbered = ((each.index, each, "en") for each in recordings)
-    how = dataclasses.replace(HOW, slots=3)
-    fake = long_form.FakeModel(script)
-    stream = transcribe_pieces(numbered, fake.as_model(), how)
+    settings = dataclasses.replace(SETTINGS, slots=3)
+    fake = FakeModel(script)
+    stream = transcribe_speech_segments(numbered, fake.as_model(), settings)
     next(stream)
     stream.close()
     assert [recording.closed for recording in recordings[:2]] == [True, True]
 
 
-def test_pieces_are_joined_as_the_language_is_written():
+def test_speech_segments_are_joined_as_the_language_is_written():
     script = {(0, 0, 0.0): Reply((1,)), (0, 278, 0.0): Reply((2,))}
     for is_translation, text in ((False, "w1w2"), (True, "w1 w2")):
-        prompts = dataclasses.replace(
-            HOW.prompts, languages={"zh": 52}, is_translation=is_translation
+        prompt_format = dataclasses.replace(
+            SETTINGS.prompt_format, languages={"zh": 52}, is_translation=is_translation
         )
-        how = dataclasses.replace(HOW, prompts=prompts)
-        found, _ = run(script, [two_pieces()], how, languages=[0])
-        assert (found[0].language, found[0].text) == ("zh", text)
+        settings = dataclasses.replace(SETTINGS, prompt_format=prompt_format)
+        transcripts, _ = run(script, [two_speech_segments()], settings, languages=[0])
+        assert (transcripts[0].language, transcripts[0].text) == ("zh", text)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fastwhisper_jax.decoding.prefill import WhisperModel
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -16,7 +17,7 @@ from fastwhisper_jax.transcription.words import split_words
 
 
 def plain_path(costs):
-    """Every monotonic path of a small matrix, by recursion: the cheapest sum."""
+    """The sum of the cheapest monotonic path, cell by cell."""
     rows, columns = costs.shape
     best = np.full((rows, columns), np.inf)
     for i in range(rows):
@@ -46,13 +47,13 @@ def test_the_median_filter_equals_numpy_on_reflected_windows():
     np.testing.assert_array_equal(median_filter(x, 7), np.stack(expected, axis=-1))
 
 
-def test_the_median_filter_leaves_what_is_too_short_to_reflect():
+def test_the_median_filter_leaves_an_axis_that_is_too_short_to_reflect():
     x = np.arange(3.0)[None]
     np.testing.assert_array_equal(median_filter(x, 7), x)
 
 
 def test_token_times_follow_the_attention():
-    """Each token attends to its own stretch: it ends where the next row's begins."""
+    """A token ends at the position from which the next one attends."""
     begins = [0, 20, 45, 80, 100]
     attention = np.full((2, 4, 100), 1e-3)
     for token in range(4):
@@ -81,12 +82,13 @@ DIMS = ModelDimensions(
 
 
 def test_cross_attention_explains_the_decoder():
-    """Attention times values, projected, is what cross-attention adds: rebuilt in NumPy."""
+    """The attention equals that of the same decoder restated in NumPy."""
     params = jax.jit(whisper.init_params, static_argnums=0)(DIMS, jax.random.key(0))
     encoder_states = jax.random.normal(jax.random.key(1), (1, 12, 8))
     tokens = jnp.array([[1, 2, 3, 4, 5]])
     heads = ((1, 1), (0, 0), (1, 0))
-    attention = cross_attention(params, DIMS, ModelOptions(), tokens, encoder_states, heads)
+    model = WhisperModel(params, DIMS, ModelOptions())
+    attention = cross_attention(model, tokens, encoder_states, heads)
     assert attention.shape == (1, 3, 5, 12)
     np.testing.assert_allclose(attention.sum(-1), 1.0, rtol=1e-5)
     # The first layer and head, by hand.

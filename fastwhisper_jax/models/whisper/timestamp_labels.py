@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from fastwhisper_jax.audio.constants import SECONDS_PER_TIMESTAMP
 from fastwhisper_jax.errors import InputError
 
+# The field of generation_config.json that says whether a student's labels held timestamps. Other
+# programs ignore it. A model without the field writes timestamps, as OpenAI's models do.
+TRAINED_WITH_TIMESTAMPS = "trained_with_timestamps"
+
 
 def timestamped(
     prompt: Sequence[int], labels: Sequence[Sequence[int]], seconds: Sequence[float]
