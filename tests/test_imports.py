@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "progress": set(),
+    "arguments": set(),
+    "parser": {"errors"},
     "config": {"errors"},
     "audio": {"files", "errors"},
     "models": {"audio/constants", "errors"},

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from fastwhisper_jax.commands.transcribe_arguments import Options
+from fastwhisper_jax.arguments import TranscribeArguments
 from fastwhisper_jax.decoding.fallback import Thresholds
 from fastwhisper_jax.decoding.rules import decoding_rules
 from fastwhisper_jax.decoding.timestamps import TimestampRules
@@ -50,7 +50,7 @@ class Transcriber(NamedTuple):
 
 
 def prepare(
-    options: Options,
+    options: TranscribeArguments,
     loaded: LoadedModel,
     tokenizer: "WhisperTokenizer",
     params: dict[str, Any],
@@ -122,7 +122,9 @@ def prepare(
     return Transcriber(model, how, language, transcribe)
 
 
-def _cuts_at_pauses(options: Options, loaded: LoadedModel, tokenizer: "WhisperTokenizer") -> bool:
+def _cuts_at_pauses(
+    options: TranscribeArguments, loaded: LoadedModel, tokenizer: "WhisperTokenizer"
+) -> bool:
     """Whether windows end at pauses, because the user says so or the model writes no timestamps."""
     last = no_timestamps_token(tokenizer) + 1 + loaded.dims.n_audio_ctx
     has_timestamps = last < loaded.dims.n_vocab
@@ -153,7 +155,7 @@ def _languages(tokenizer: "WhisperTokenizer") -> dict[str, int]:
 
 
 def _language(
-    options: Options, tokenizer: "WhisperTokenizer", languages: dict[str, int]
+    options: TranscribeArguments, tokenizer: "WhisperTokenizer", languages: dict[str, int]
 ) -> str | None:
     """The code of the language that is given; None where it is to be detected, or not known of."""
     if not languages:
@@ -166,7 +168,7 @@ def _language(
 
 
 def _prompts(
-    options: Options,
+    options: TranscribeArguments,
     loaded: LoadedModel,
     tokenizer: "WhisperTokenizer",
     languages: dict[str, int],

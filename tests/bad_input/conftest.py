@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastwhisper_jax.config.recipe import load_recipe, override
+from fastwhisper_jax.config.overrides import override
+from fastwhisper_jax.config.recipe import load_recipe
 from fastwhisper_jax.distillation.run_directory import write_config
 
 

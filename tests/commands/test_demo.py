@@ -9,7 +9,8 @@ import pytest
 
 from fastwhisper_jax.commands import demo, evaluate
 from fastwhisper_jax.commands.demo import Budget
-from fastwhisper_jax.config.recipe import load_recipe, override
+from fastwhisper_jax.config.overrides import override
+from fastwhisper_jax.config.recipe import load_recipe
 from fastwhisper_jax.export.hf_load import load_model
 
 PROJECT = Path(__file__).parents[2]

@@ -1,4 +1,3 @@
-import argparse
 import dataclasses
 import json
 import os
@@ -12,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from fastwhisper_jax.arguments import TranscribeArguments
 from fastwhisper_jax.commands import transcribe
-from fastwhisper_jax.commands.transcribe_arguments import Options, add_arguments, options_from
 from fastwhisper_jax.errors import InputError
 
 N_SPECIAL_AND_BYTES = 262
@@ -51,7 +50,7 @@ def run(options):
 def quick(model, files, **fields):
     """Greedy, few tokens: random weights go on for ever."""
     fields = {"fallback": False, "max_new_tokens": 6, "batch_size": 2, "language": "en"} | fields
-    return Options(model, tuple(files), **fields)
+    return TranscribeArguments(model, tuple(files), **fields)
 
 
 def test_several_files_are_headed_and_in_the_order_given(model, files):
@@ -259,19 +258,12 @@ def test_names_that_would_collide_keep_their_ending(model, files, tmp_path):
         run(quick(model, (files[0], files[0]), out=out))
 
 
-def test_arguments_become_options():
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    parsed = parser.parse_args(["m", "a", "b", "--cut", "pauses", "--no-fallback"])
-    assert options_from(parsed) == Options("m", ("a", "b"), cut="pauses", fallback=False)
-    assert options_from(parser.parse_args(["m", "a"])) == Options("m", ("a",))
-
-
 def test_an_interrupt_leaves_nothing_half_written(model, files, tmp_path):
     script = """
 import sys
+from pathlib import Path
 from fastwhisper_jax.commands import transcribe
-from fastwhisper_jax.commands.transcribe_arguments import Options
+from fastwhisper_jax.arguments import TranscribeArguments
 from fastwhisper_jax.transcription import long_form
 before = long_form._decode_round
 def slow(*arguments):
@@ -280,8 +272,8 @@ def slow(*arguments):
     import time; time.sleep(30)
 long_form._decode_round = slow
 try:
-    transcribe.run(Options(sys.argv[1], tuple(sys.argv[3:]), out=__import__("pathlib").Path(
-        sys.argv[2]), language="en", fallback=False, max_new_tokens=4), print)
+    transcribe.run(TranscribeArguments(sys.argv[1], tuple(sys.argv[3:]), out=Path(sys.argv[2]),
+        language="en", fallback=False, max_new_tokens=4), print)
 except KeyboardInterrupt:
     print("interrupted")
 """

@@ -13,7 +13,7 @@ from fastwhisper_jax.config import (
     TeacherConfig,
     TrainingConfig,
 )
-from fastwhisper_jax.config.recipe import near_field, override, split_overrides
+from fastwhisper_jax.config.overrides import near_field, override, split_overrides
 from fastwhisper_jax.errors import InputError
 
 

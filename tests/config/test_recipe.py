@@ -13,7 +13,8 @@ from fastwhisper_jax.config import (
     TeacherConfig,
     TrainingConfig,
 )
-from fastwhisper_jax.config.recipe import field_help, fields, from_json, load_recipe, to_json
+from fastwhisper_jax.config.overrides import field_help
+from fastwhisper_jax.config.recipe import fields, from_json, load_recipe, to_json
 from fastwhisper_jax.errors import InputError
 
 # Every field away from its default, of every type that there is.
