@@ -84,8 +84,8 @@ def _describe_fields(parser: Parser, words: Sequence[str]) -> None:
     recipe = next((Path(word) for word in words if word.endswith(".py")), None)
     source = f"value in {recipe}" if recipe else "default"
     parser.epilog = (
-        f"{parser.epilog}\nfields of a recipe, with their type and [{source}]; a length is a "
-        "number of updates as int (100), a fraction of the run as float (0.5):\n"
+        f"{parser.epilog}\nfields of a recipe, with their type and [{source}]; a length counts "
+        "updates as an int (100), and is a fraction of the run as a float (0.5):\n"
         f"{field_help(load_recipe(recipe) if recipe else Config())}\n"
     )
 
