@@ -8,7 +8,9 @@ keyword-only fields are options. A flag that is true by default is turned off by
 import dataclasses
 from dataclasses import KW_ONLY
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+
+from fastwhisper_jax.errors import InputError
 
 Task = Literal["transcribe", "translate"]
 Dtype = Literal["float32", "bfloat16"]
@@ -54,6 +56,9 @@ class EvaluateArguments:
     language: Annotated[str, "LANGUAGE", "language of utterances that name none"] = "en"
     task: Annotated[Task, None, "translate: into English"] = "transcribe"
     dtype: Annotated[Dtype, None, "dtype to compute in"] = "float32"
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "batch_size", "limit", "max_new_tokens", "beam")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +178,9 @@ class TranscribeArguments:
     max_new_tokens: Annotated[int, "N", "the most tokens of a window"] = 224
     dtype: Annotated[Dtype, None, "dtype to compute in"] = "float32"
 
+    def __post_init__(self) -> None:
+        _check_counts(self, "beam", "batch_size", "max_new_tokens")
+
 
 @dataclasses.dataclass(frozen=True)
 class PrepareArguments:
@@ -191,3 +199,15 @@ class PrepareArguments:
     split: Annotated[str | None, "NAME", "split of a data set that has several, such as train"] = (
         None
     )
+
+
+def _check_counts(arguments: Any, *names: str) -> None:
+    """Checks that options are counts of at least 1, where they are given.
+
+    Raises:
+        InputError: names the first option that is not.
+    """
+    for name in names:
+        count = getattr(arguments, name)
+        if count is not None and count < 1:
+            raise InputError(f"--{name.replace('_', '-')} {count} must be at least 1")

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "progress": set(),
-    "arguments": set(),
+    "arguments": {"errors"},
     "parser": {"errors"},
     "config": {"errors"},
     "audio": {"files", "errors"},

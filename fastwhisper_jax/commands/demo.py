@@ -103,14 +103,13 @@ def _removed_unless_complete(out: Path) -> Iterator[None]:
 
 def _run(out: Path, log: Log, budget: Budget) -> list[Result]:
     start = time.perf_counter()
-    log(
-        _stage(
-            1,
-            f"Speech: espeak-ng speaks {budget.train + 2 * budget.test:,} sentences, and nothing "
-            f"is downloaded. {len(SEEN_VOICES)} voices to train on play the part of your speakers. "
-            "There are two test sets of other sentences: one by the same voices, one by "
-            f"{len(UNSEEN_VOICES)} voices that no model is trained on.",
-        )
+    _announce(
+        log,
+        1,
+        f"Speech: espeak-ng speaks {budget.train + 2 * budget.test:,} sentences, and nothing "
+        f"is downloaded. {len(SEEN_VOICES)} voices to train on play the part of your speakers. "
+        "There are two test sets of other sentences: one by the same voices, one by "
+        f"{len(UNSEEN_VOICES)} voices that no model is trained on.",
     )
     speech = _write_speech(out / "speech", budget)
     teacher = out / "teacher"
@@ -118,36 +117,35 @@ def _run(out: Path, log: Log, budget: Budget) -> list[Result]:
     (out / "recipes").mkdir()
     for name in ("askd", "ce"):
         shutil.copy(PACKAGED / "recipes" / f"{name}.py", out / "recipes")
-    log(
-        _stage(
-            2,
-            "The teacher: a small Whisper that comes with this package. The same code trained it "
-            "on other voices (teacher/README.md). How well does it do on both test sets?",
-        )
+    _announce(
+        log,
+        2,
+        "The teacher: a small Whisper that comes with this package. The same code trained it "
+        "on other voices (teacher/README.md). How well does it do on both test sets?",
     )
     results = [_evaluate("teacher", teacher, out, log)]
-    log(
-        _stage(
-            3,
-            "ASKD: a student has the teacher's encoder and one of its decoder layers. It learns "
-            "from the labels and the teacher, whose weight falls, and later from a self teacher.",
-        )
+    _announce(
+        log,
+        3,
+        "ASKD: a student has the teacher's encoder and one of its decoder layers. It learns "
+        "from the labels and the teacher, whose weight falls, and later from a self teacher.",
     )
     _train("askd", out, log, budget)
-    log(
-        _stage(
-            4,
-            "The control: the same student, data, updates and seed, but only the labels to learn "
-            "from. The difference between the two students is what ASKD is worth.",
-        )
+    _announce(
+        log,
+        4,
+        "The control: the same student, data, updates and seed, but only the labels to learn "
+        "from. The difference between the two students is what ASKD is worth.",
     )
     _train("ce", out, log, budget)
-    log(_stage(5, "Export: both become Hugging Face weights, and the exported weights are scored."))
+    _announce(
+        log, 5, "Export: both become Hugging Face weights, and the exported weights are scored."
+    )
     for name, title in (("askd", "ASKD"), ("ce", "CE only")):
         for line in export.run(out / "runs" / name, out / name, None):
             log(line)
         results.append(_evaluate(title, out / name, out, log))
-    log(_stage(6, "The results:"))
+    _announce(log, 6, "The results:")
     plot.run([out / "runs" / "askd", out / "runs" / "ce"], out / "plot.png")
     seconds = time.perf_counter() - start
     write_reports(out, results, seconds, BATCH_SIZE, NORMALIZER)
@@ -158,8 +156,8 @@ def _run(out: Path, log: Log, budget: Budget) -> list[Result]:
     return results
 
 
-def _stage(number: int, text: str) -> str:
-    return f"\n[{number}/{STAGES}] {text}"
+def _announce(log: Log, number: int, text: str) -> None:
+    log(f"\n[{number}/{STAGES}] {text}")
 
 
 def _write_speech(folder: Path, budget: Budget) -> dict[str, Path]:

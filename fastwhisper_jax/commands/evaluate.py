@@ -12,7 +12,6 @@ from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.decoding.rules import decoding_rules
 from fastwhisper_jax.distillation.model_options import model_options
 from fastwhisper_jax.distillation.pair import place_params
-from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.corpus_batches import (
     default_normalizer,
     detokenizer,
@@ -35,10 +34,6 @@ def run(given: EvaluateArguments) -> Report:
     """
     if given.report is not None:
         check_report_path(given.report)
-    for name in ("batch_size", "limit", "max_new_tokens", "beam"):
-        value = getattr(given, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
     mesh = make_mesh(-1, 1)
     check_batch("--batch-size", given.batch_size, mesh)
     start = time.perf_counter()

@@ -97,15 +97,11 @@ class _Failures:
 
 
 def _check(given: TranscribeArguments) -> None:
-    """Checks the options that need neither the model nor a file.
+    """Checks that the options go with each other.
 
     Raises:
-        InputError: an option is out of range, or does not go with another.
+        InputError: an option does not go with another one.
     """
-    for name in ("beam", "batch_size", "max_new_tokens"):
-        value = getattr(given, name)
-        if value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
     if given.word_timestamps and given.format == "txt":
         raise InputError(
             "--word-timestamps is given with --format txt, which holds no times; choose json, srt "

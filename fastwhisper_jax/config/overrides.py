@@ -132,6 +132,7 @@ def describe(annotation: Any) -> str:
     """A type in the words of the command line."""
     members = typing.get_args(annotation)
     if typing.get_origin(annotation) is types.UnionType:
+        # The union itself says whether it may be none, so a tuple in it need not.
         return " or ".join(describe(member).split(", or ")[0] for member in members)
     if typing.get_origin(annotation) is tuple:
         return f"one or more of {describe(members[0])}, or {EMPTY}"
