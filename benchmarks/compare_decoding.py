@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fastwhisper_jax.arguments import EvaluateArguments
 from fastwhisper_jax.audio.files import load_audio
 from fastwhisper_jax.commands import evaluate
-from fastwhisper_jax.commands.evaluate import Options
 from fastwhisper_jax.data.manifest import read_manifest
 from fastwhisper_jax.evaluation.error_rates import error_rates
 from fastwhisper_jax.evaluation.normalizers import normalizer
@@ -75,10 +75,15 @@ def main() -> None:
     for beams in given.beam:
         with tempfile.TemporaryDirectory() as name:
             report = Path(name) / "ours.json"
-            options = Options(
-                str(given.model), str(given.data), report, limit=given.limit, beam=beams
+            evaluate.run(
+                EvaluateArguments(
+                    str(given.model),
+                    data=str(given.data),
+                    report=report,
+                    limit=given.limit,
+                    beam=beams,
+                )
             )
-            evaluate.run(options)
             rows = [json.loads(line) for line in hypotheses_path(report).read_text().splitlines()]
             chosen = [utterances[row["id"]] for row in rows]
             clips = {u.id: load_audio(u.audio, u.offset, u.duration) for u in chosen}

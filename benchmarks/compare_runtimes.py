@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastwhisper_jax.arguments import EvaluateArguments
 from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
 from fastwhisper_jax.audio.files import load_audio
 from fastwhisper_jax.commands import evaluate
@@ -53,10 +54,10 @@ def our_texts(options: argparse.Namespace, folder: Path) -> list[dict[str, str]]
     """Rows of `fastwhisper evaluate`: id, reference, hypothesis."""
     report = folder / "ours.json"
     evaluate.run(
-        evaluate.Options(
+        EvaluateArguments(
             str(options.export),
-            str(options.data),
-            report,
+            data=str(options.data),
+            report=report,
             limit=options.limit,
             max_new_tokens=options.max_new_tokens,
             language=options.language,

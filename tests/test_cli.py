@@ -11,7 +11,7 @@ from fastwhisper_jax.errors import IntegrityError, Interrupted, TrainingError
 
 @pytest.fixture(scope="module")
 def commands(fastwhisper):
-    """Every command that the help names."""
+    """The names of the commands, read from the help."""
     return re.findall(r"^    ([a-z-]+)\s", fastwhisper("--help").out, re.MULTILINE)
 
 
@@ -86,7 +86,7 @@ def test_arguments_that_cannot_be_used_end_with_one_line_and_2(fastwhisper, argu
         ["transcribe", "m", "a.wav", "--out"],
     ],
 )
-def test_what_is_written_locally_only_refuses_a_store(
+def test_an_option_for_a_local_path_refuses_an_object_store(
     monkeypatch, fastwhisper, tmp_path, arguments
 ):
     monkeypatch.chdir(tmp_path)
@@ -105,7 +105,7 @@ def test_what_is_written_locally_only_refuses_a_store(
         (KeyboardInterrupt(), 75, "interrupted: what is complete is kept; give the same command"),
     ],
 )
-def test_an_error_of_ours_is_one_line_and_its_exit_code(
+def test_a_foreseen_error_is_one_line_and_sets_the_exit_code(
     monkeypatch, fastwhisper, tiny_recipe, tmp_path, error, code, line
 ):
     def fail(*_):
@@ -126,7 +126,7 @@ def test_an_error_of_ours_is_one_line_and_its_exit_code(
         (transcribe, ["transcribe", "m", "a.wav"], "what was written is whole; the same command"),
     ],
 )
-def test_an_interrupt_says_what_is_left_of_the_work(
+def test_the_line_of_an_interrupt_says_what_was_kept(
     monkeypatch, fastwhisper, module, arguments, line
 ):
     def interrupt(*_):
@@ -141,7 +141,7 @@ def test_an_interrupt_says_what_is_left_of_the_work(
 def test_a_signal_outside_the_loop_ends_the_command_with_75(
     monkeypatch, fastwhisper, tiny_recipe, tmp_path, number
 ):
-    """While models are loaded, the cache is filled, or a model is evaluated."""
+    """Such a time is when models are loaded, the cache is filled, or a model is evaluated."""
 
     def wait(*_):
         os.kill(os.getpid(), number)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fastwhisper_jax.arguments import EvaluateArguments
 from fastwhisper_jax.commands import evaluate
 from fastwhisper_jax.evaluation.reports import hypotheses_path
 
@@ -20,7 +21,7 @@ def main(model: str, manifest: str, limit: int, batch_size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
         report = evaluate.run(
-            evaluate.Options(model, manifest, path, batch_size=batch_size, limit=limit)
+            EvaluateArguments(model, data=manifest, report=path, batch_size=batch_size, limit=limit)
         )
         lines = hypotheses_path(path).read_text().splitlines()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux

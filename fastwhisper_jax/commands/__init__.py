@@ -1,1 +1,1 @@
-"""The commands behind `fastwhisper`; with `cli`, the only code that sees every other part."""
+"""The commands of `fastwhisper`, one file each. Only they and `cli` may import every other part."""

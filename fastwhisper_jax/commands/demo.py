@@ -1,4 +1,4 @@
-"""`fastwhisper demo`: speech, a teacher, two students, their export and a table, from nothing."""
+"""`fastwhisper demo`: makes speech, trains and exports two students, and compares them."""
 
 import contextlib
 import dataclasses
@@ -8,29 +8,27 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
-import jax
-from jax.experimental.compilation_cache import compilation_cache
-
+from fastwhisper_jax.arguments import EvaluateArguments, TranscribeArguments
 from fastwhisper_jax.commands import evaluate, export, plot, train, transcribe
-from fastwhisper_jax.commands.transcribe_arguments import Options as TranscribeOptions
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.config.recipe import load_recipe
-from fastwhisper_jax.demo import results
+from fastwhisper_jax.demo.compilation_cache import compilation_cache_in
 from fastwhisper_jax.demo.corpus import SEEN_VOICES, UNSEEN_VOICES, CorpusSpec, write_corpus
+from fastwhisper_jax.demo.results import Result, markdown_table, write_reports
 from fastwhisper_jax.demo.speech import start_synthesiser
 from fastwhisper_jax.distillation.run_directory import check_writable
 from fastwhisper_jax.errors import InputError, Interrupted, extra
 from fastwhisper_jax.evaluation.evaluate import Report
-from fastwhisper_jax.files import write_whole
 from fastwhisper_jax.progress import progress
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 PACKAGED = Path(__file__).parents[1] / "demo"
 STAGES = 6
 BATCH_SIZE = 8
-NORMALIZER = "basic"  # words as they are spoken: "english" would join "four two" into 42
+NORMALIZER: Final = "basic"  # "english" would join the spoken words "four two" into 42
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +36,9 @@ class Budget:
     """How much the demo does.
 
     Attributes:
-        train: utterances to train the students on.
+        train: utterances that the students are trained on.
         test: utterances of each test set.
-        steps: updates of each student; None for as many as the recipes say.
+        steps: updates of each student; None for the number in the recipes.
     """
 
     train: int = 3600
@@ -48,34 +46,35 @@ class Budget:
     steps: int | None = None
 
 
-def run(out: Path, say: Say, budget: Budget | None = None) -> list[results.Result]:
-    """Runs the demo; where it does not come to its end it leaves nothing behind.
+def run(out: Path, log: Log, budget: Budget | None = None) -> list[Result]:
+    """Runs the demo. If it does not finish, it removes what it wrote.
 
     Args:
-        out: an empty or new folder; gets all that is made.
-        say: prints a line for the user.
+        out: an empty or new folder for everything that the demo makes.
+        log: prints a line for the user.
         budget: how much to do.
 
     Returns:
-        What the table shows: teacher, ASKD, cross-entropy only.
+        The rows of the table: teacher, ASKD, cross-entropy only.
 
     Raises:
         InputError: the folder or this installation cannot be used.
-        Interrupted: stopped by the user.
+        Interrupted: the user stopped the demo.
     """
     _check_installed()
     check_writable("--out", out)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out {out} exists and is not empty; choose an empty or new folder")
-    with _removed_unless_complete(out), _compiled_once(out / "cache" / "compiled"):
-        return _run(out, say, budget or Budget())
+    # Every evaluation compiles the same programs for models of one shape.
+    with _removed_unless_complete(out), compilation_cache_in(out / "cache" / "compiled"):
+        return _run(out, log, budget or Budget())
 
 
 def _check_installed() -> None:
-    """Checks that what the extra `demo` brings is there, and that the synthesiser starts.
+    """Checks that the packages of the extra `demo` are installed and the synthesiser starts.
 
     Raises:
-        InputError: it is not.
+        InputError: one of them is missing, or the synthesiser does not start.
     """
     for module, package in (("espeakng_loader", "espeakng-loader"), ("matplotlib", "matplotlib")):
         if importlib.util.find_spec(module) is None:
@@ -85,6 +84,7 @@ def _check_installed() -> None:
 
 @contextlib.contextmanager
 def _removed_unless_complete(out: Path) -> Iterator[None]:
+    """Makes a folder, and empties or removes it if the block fails."""
     was_there = out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -96,116 +96,92 @@ def _removed_unless_complete(out: Path) -> Iterator[None]:
             out.rmdir()
         if isinstance(error, KeyboardInterrupt | Interrupted):
             raise Interrupted(
-                f"the demo has no end to show, and {out} is removed; the same command starts anew"
+                f"the demo was not finished, and {out} is removed; the same command starts again"
             ) from None
         raise
 
 
-# What makes jax keep everything that it compiles in a folder.
-_KEPT = {
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-}
-
-
-@contextlib.contextmanager
-def _compiled_once(folder: Path) -> Iterator[None]:
-    """Keeps what is compiled: each evaluation compiles the same again for models of one shape."""
-    folder.mkdir(parents=True, mode=0o700)  # what lies there is executed
-    settings = {"jax_compilation_cache_dir": str(folder), **_KEPT}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-
-def _run(out: Path, say: Say, budget: Budget) -> list[results.Result]:
+def _run(out: Path, log: Log, budget: Budget) -> list[Result]:
     start = time.perf_counter()
-    number = 0
-
-    def stage(what: str) -> None:
-        nonlocal number
-        number += 1
-        say(f"\n[{number}/{STAGES}] {what}")
-
-    stage(
-        f"Speech: {budget.train + 2 * budget.test:,} sentences spoken by espeak-ng: nothing is "
-        f"downloaded. {len(SEEN_VOICES)} voices to train on, as if they were your speakers. Two "
-        "test sets of other sentences: one by the same voices, one by "
-        f"{len(UNSEEN_VOICES)} that nobody trains on."
+    _announce(
+        log,
+        1,
+        f"Speech: espeak-ng speaks {budget.train + 2 * budget.test:,} sentences, and nothing "
+        f"is downloaded. {len(SEEN_VOICES)} voices to train on play the part of your speakers. "
+        "There are two test sets of other sentences: one by the same voices, one by "
+        f"{len(UNSEEN_VOICES)} voices that no model is trained on.",
     )
     speech = _write_speech(out / "speech", budget)
-
     teacher = out / "teacher"
     shutil.copytree(PACKAGED / "teacher", teacher)
-    shutil.copytree(
-        PACKAGED / "recipes",
-        out / "recipes",
-        ignore=lambda _, names: {*names} - {"askd.py", "ce.py"},
+    (out / "recipes").mkdir()
+    for name in ("askd", "ce"):
+        shutil.copy(PACKAGED / "recipes" / f"{name}.py", out / "recipes")
+    _announce(
+        log,
+        2,
+        "The teacher: a small Whisper that comes with this package. The same code trained it "
+        "on other voices (teacher/README.md). How well does it do on both test sets?",
     )
-    stage(
-        "The teacher: a small Whisper that comes with this package, trained by the same code on "
-        "other voices (teacher/README.md). How well does it do on both test sets?"
+    results = [_evaluate("teacher", teacher, out, log)]
+    _announce(
+        log,
+        3,
+        "ASKD: a student has the teacher's encoder and one of its decoder layers. It learns "
+        "from the labels and the teacher, whose weight falls, and later from a self teacher.",
     )
-    found = [_result("teacher", teacher, out)]
-    say(_in_words(found[-1]))
-
-    stage(
-        "ASKD: a student with the teacher's encoder and one of its decoder layers learns from the "
-        "labels and from the teacher, whose weight falls, then from its own earlier self."
+    _train("askd", out, log, budget)
+    _announce(
+        log,
+        4,
+        "The control: the same student, data, updates and seed, but only the labels to learn "
+        "from. The difference between the two students is what ASKD is worth.",
     )
-    _train("askd", out, say, budget)
-    stage(
-        "The control: the same student, data, updates and seed, from the labels alone. What ASKD "
-        "is worth is the difference."
+    _train("ce", out, log, budget)
+    _announce(
+        log, 5, "Export: both become Hugging Face weights, and the exported weights are scored."
     )
-    _train("ce", out, say, budget)
-
-    stage("Both become Hugging Face weights; what was exported is what is scored.")
     for name, title in (("askd", "ASKD"), ("ce", "CE only")):
         for line in export.run(out / "runs" / name, out / name, None):
-            say(line)
-        found.append(_result(title, out / name, out))
-        say(_in_words(found[-1]))
-
-    stage("What came out:")
-    table = results.markdown_table(found)
+            log(line)
+        results.append(_evaluate(title, out / name, out, log))
+    _announce(log, 6, "The results:")
     plot.run([out / "runs" / "askd", out / "runs" / "ce"], out / "plot.png")
     seconds = time.perf_counter() - start
-    _write_report(out, found, table, seconds)
-    say(f"\n{table}\n")
-    _transcribe_one(out, speech["test-unseen"], say)
+    write_reports(out, results, seconds, BATCH_SIZE, NORMALIZER)
+    log(f"\n{markdown_table(results)}\n")
+    _transcribe_one(out, speech["test-unseen"], log)
     shutil.rmtree(out / "cache")
-    say(_farewell(out, seconds))
-    return found
+    log(_farewell(out, seconds))
+    return results
+
+
+def _announce(log: Log, number: int, text: str) -> None:
+    log(f"\n[{number}/{STAGES}] {text}")
 
 
 def _write_speech(folder: Path, budget: Budget) -> dict[str, Path]:
-    """The manifests by name."""
-    plans = (
+    """Writes the recordings; returns the manifests by name."""
+    corpora = (
         CorpusSpec("train", "train", SEEN_VOICES, budget.train, seed=1),
         CorpusSpec("test-seen", "test", SEEN_VOICES, budget.test, seed=2),
         CorpusSpec("test-unseen", "test", UNSEEN_VOICES, budget.test, seed=3),
     )
-    with progress(sum(plan.utterances for plan in plans), "speak", "utterances") as advance:
-        return {plan.name: write_corpus(plan, folder, advance) for plan in plans}
+    with progress(sum(spec.utterances for spec in corpora), "speak", "utterances") as advance:
+        return {spec.name: write_corpus(spec, folder, advance) for spec in corpora}
 
 
-def _result(title: str, model: Path, out: Path) -> results.Result:
-    return results.Result(title, _score(model, "seen", out), _score(model, "unseen", out))
+def _evaluate(title: str, model: Path, out: Path, log: Log) -> Result:
+    result = Result(title, _score(model, "seen", out), _score(model, "unseen", out))
+    log(str(result))
+    return result
 
 
 def _score(model: Path, voices: str, out: Path) -> Report:
-    """One evaluation, as `fastwhisper evaluate` does it."""
+    """Evaluates a model on one test set, as `fastwhisper evaluate` does."""
     return evaluate.run(
-        evaluate.Options(
-            model=str(model),
+        EvaluateArguments(
+            str(model),
             data=str(out / "speech" / f"test-{voices}.jsonl"),
             report=out / "reports" / f"{model.name}-{voices}.json",
             batch_size=BATCH_SIZE,
@@ -215,20 +191,13 @@ def _score(model: Path, voices: str, out: Path) -> Report:
     )
 
 
-def _in_words(result: results.Result) -> str:
-    return (
-        f"{result.name}: WER {result.seen.wer:.1%} on seen voices, {result.unseen.wer:.1%} on "
-        f"unseen ones, {result.rtfx:.0f} x real time"
-    )
-
-
-def _train(name: str, out: Path, say: Say, budget: Budget) -> None:
+def _train(name: str, out: Path, log: Log, budget: Budget) -> None:
     config = load_recipe(out / "recipes" / f"{name}.py")
-    train.run(_placed(config, out, budget), out / "runs" / name, say)
+    train.run(_in_folder(config, out, budget), out / "runs" / name, log)
 
 
-def _placed(config: Config, out: Path, budget: Budget) -> Config:
-    """A recipe with the demo's own folders."""
+def _in_folder(config: Config, out: Path, budget: Budget) -> Config:
+    """A recipe that reads teacher and data from the demo's folder."""
     data = dataclasses.replace(
         config.data,
         train=(str(out / "speech" / "train.jsonl"),),
@@ -241,36 +210,21 @@ def _placed(config: Config, out: Path, budget: Budget) -> Config:
     return dataclasses.replace(config, teacher=teacher, data=data, training=training)
 
 
-def _write_report(out: Path, found: list[results.Result], table: str, seconds: float) -> None:
-    content = {
-        "seconds": seconds,
-        "batch_size": BATCH_SIZE,
-        "normalizer": NORMALIZER,
-        "models": results.as_json(found),
-    }
-    write_whole(out / "report.json", json.dumps(content, indent=2) + "\n")
-    write_whole(
-        out / "report.md",
-        f"# What the demo found\n\n{table}\n\nGreedy decoding, {BATCH_SIZE} utterances at a time, "
-        f"float32, weights as exported, {NORMALIZER} normaliser. ASKD and CE only: the same "
-        "student, data, updates and seed.\n\n![Losses and weights over the steps](plot.png)\n",
-    )
-
-
-def _transcribe_one(out: Path, manifest: Path, say: Say) -> None:
+def _transcribe_one(out: Path, manifest: Path, log: Log) -> None:
+    """Shows the student's transcript of one recording beside its text."""
     line = json.loads(manifest.read_text(encoding="utf-8").splitlines()[0])
     audio = manifest.parent / line["audio"]
-    say(f"fastwhisper transcribe {out / 'askd'} {audio}")
-    options = TranscribeOptions(model=str(out / "askd"), files=(str(audio),))
-    transcribe.run(options, lambda text: say(f"  student:   {text.strip()}"))
-    say(f"  reference: {line['text']}  (voice {line['voice']}, not trained on)")
+    log(f"fastwhisper transcribe {out / 'askd'} {audio}")
+    given = TranscribeArguments(str(out / "askd"), (str(audio),))
+    transcribe.run(given, lambda text: log(f"  student:   {text.strip()}"))
+    log(f"  reference: {line['text']}  (voice {line['voice']}, not trained on)")
 
 
 def _farewell(out: Path, seconds: float) -> str:
     return f"""
 done in {seconds / 60:.1f} minutes; {out} holds report.json, report.md, plot.png, the students askd/
-and ce/ (Hugging Face weights), their runs and recipes, and the speech. Your own recordings next, in
-the folder of this project (docs/own-audio.md):
+and ce/ (Hugging Face weights), their runs and recipes, and the speech. To train on recordings of
+your own, go on in the folder of this project (docs/own-audio.md):
 
   fastwhisper train configs/askd_base_en.py --run-dir runs/mine \\
       --teacher.path openai/whisper-base --data.train my-speech.jsonl --data.eval my-test.jsonl

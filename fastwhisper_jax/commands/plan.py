@@ -1,14 +1,13 @@
 """`fastwhisper plan`: compiles a recipe's steps for a TPU slice that need not be there."""
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from fastwhisper_jax.arguments import PlanArguments
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.cost.decoding import Decoding, measure_decoding
 from fastwhisper_jax.cost.measure import Measured, measure
@@ -36,20 +35,7 @@ Say = Callable[[str], None]
 STEPS_UNKNOWN = 10_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What the command line says beside the recipe's fields."""
-
-    recipe: Path
-    topology: str
-    slices: int = 1
-    batch_size: int | None = None
-    target_tokens: int | None = None
-    report: Path | None = None
-    steps_only: bool = False
-
-
-def run(config: Config, options: Options, say: Say) -> bool:
+def run(config: Config, options: PlanArguments, say: Say) -> bool:
     """Plans a recipe, prints and writes what was found; returns whether it fits.
 
     Raises:
@@ -68,7 +54,7 @@ def run(config: Config, options: Options, say: Say) -> bool:
     return found.fits
 
 
-def make(config: Config, options: Options, say: Say) -> Plan:
+def make(config: Config, options: PlanArguments, say: Say) -> Plan:
     """Compiles every phase of the recipe's step, and both models' decoding."""
     slice_ = find_slice(options.topology, options.slices)
     axes = config.mesh
@@ -105,7 +91,7 @@ def make(config: Config, options: Options, say: Say) -> Plan:
         largest = compiler.largest_batch(costliest, rows, tokens)
         teacher, student = compiler.decoding(rows, tokens)
     return Plan(
-        recipe=str(options.recipe),
+        recipe=options.recipe,
         slice=slice_,
         mesh=dict(mesh.shape),
         global_batch_size=rows,

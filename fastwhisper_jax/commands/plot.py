@@ -1,4 +1,4 @@
-"""`fastwhisper plot`: losses, weights, learning rate and error rate of runs over their steps."""
+"""`fastwhisper plot`: draws losses, weights, learning rate and error rates of runs by step."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from fastwhisper_jax.training.metrics_files import FILE_NAME, read_lines
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# What each panel shows: its title, whether its axis is logarithmic, and the metrics' names, of
-# which the first is drawn solid and the others dashed, dotted, dash-dotted.
+# Each panel has a title, says whether its axis is logarithmic, and labels its metrics. The first
+# metric is drawn solid, the next ones dashed, dotted and dash-dotted.
 PANELS: tuple[tuple[str, bool, Mapping[str, str]], ...] = (
     (
         "loss a token",
@@ -29,7 +29,7 @@ PANELS: tuple[tuple[str, bool, Mapping[str, str]], ...] = (
 )
 LINE_STYLES = ("-", "--", ":", "-.")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
-# A garbled transcript may be ten times as long as what was said: the axis ends before that.
+# A garbled transcript can be ten times as long as its reference. The axis leaves such values out.
 HIGHEST_PERCENT = 100.0
 
 
@@ -37,8 +37,8 @@ def run(run_dirs: Sequence[Path], out: Path) -> None:
     """Draws the metrics of one or several runs into one picture.
 
     Args:
-        run_dirs: each becomes a colour, named by its folder.
-        out: the picture; its ending says the format (png, svg, pdf).
+        run_dirs: the runs. Each gets a colour and the name of its folder.
+        out: the picture. Its ending chooses the format: png, svg or pdf.
 
     Raises:
         InputError: a folder holds no metrics, the picture cannot be written, or matplotlib is not
@@ -57,7 +57,7 @@ def run(run_dirs: Sequence[Path], out: Path) -> None:
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 7), layout="constrained")
     for axis, (title, is_logarithmic, names) in zip(axes.flat, PANELS, strict=True):
         if not any(row.get(name) for rows in runs.values() for row in rows for name in names):
-            axis.remove()  # such as error rates of runs that evaluated nothing
+            axis.remove()  # no run has these metrics, such as error rates without evaluation
             continue
         _draw(axis, runs, names, 100.0 if title.endswith("%") else 1.0, is_logarithmic)
         axis.set_title(title)
@@ -83,10 +83,10 @@ def run(run_dirs: Sequence[Path], out: Path) -> None:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.
+    """Reads the rows of a run's metrics.
 
     Raises:
-        InputError: there are none.
+        InputError: the run has no metrics.
     """
     rows = [json.loads(line) for _, line in read_lines(run_dir)]
     if not rows:
@@ -104,11 +104,13 @@ def _draw(
     scale: float,
     is_logarithmic: bool,
 ) -> None:
+    """Draws metrics of several runs, multiplied by a scale, into one panel."""
     shown: set[str] = set()
     for index, rows in enumerate(runs.values()):
         for name, style in zip(names, LINE_STYLES, strict=False):
             points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-            if is_logarithmic:  # 0 has no place there: the earlier self is the student at first
+            # A logarithmic axis cannot show 0. The KL term of the self teacher starts at 0.
+            if is_logarithmic:
                 points = [(step, value) for step, value in points if value > 0]
             if not any(value for _, value in points):
                 continue

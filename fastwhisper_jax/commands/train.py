@@ -8,7 +8,7 @@ from fastwhisper_jax.config import Config
 from fastwhisper_jax.distillation.run import prepare_run
 from fastwhisper_jax.distillation.run_directory import resolved
 from fastwhisper_jax.files import Path
-from fastwhisper_jax.training.loop import train
+from fastwhisper_jax.training import loop
 
 Log = Callable[[str], None]
 
@@ -26,7 +26,7 @@ def run(config: Config, run_dir: Path, log: Log) -> None:
     """
     if jax.process_index() != 0:
         log = _log_nothing
-    train(prepare_run(resolved(config), run_dir, log), run_dir)
+    loop.train(prepare_run(resolved(config), run_dir, log), run_dir)
     log(f"done; export the student with: fastwhisper export {run_dir} --out DIR")
 
 

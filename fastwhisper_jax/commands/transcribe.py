@@ -1,21 +1,21 @@
-"""`fastwhisper transcribe`: recordings of any length to text, JSON or subtitles."""
+"""`fastwhisper transcribe`: turns recordings of any length into text, JSON or subtitles."""
 
 import dataclasses
 import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 
+from fastwhisper_jax.arguments import TranscribeArguments
 from fastwhisper_jax.audio.files import audio_seconds
 from fastwhisper_jax.audio.recordings import RecordingFeatures
-from fastwhisper_jax.commands.transcribe_arguments import Options
 from fastwhisper_jax.decoding.prefill import WhisperModel
 from fastwhisper_jax.distillation.model_options import model_options
 from fastwhisper_jax.distillation.pair import place_params
-from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.errors import InputError, exit_of
 from fastwhisper_jax.export.hf_load import load_model, resolve_model
 from fastwhisper_jax.files import printable, write_whole
 from fastwhisper_jax.models.whisper.tokens import load_tokenizer
@@ -26,108 +26,112 @@ from fastwhisper_jax.transcription.options import TranscriptionOptions
 from fastwhisper_jax.transcription.segments import Transcript
 from fastwhisper_jax.transcription.transcriber import make_transcriber
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def run(options: Options, say: Say) -> bool:
-    """Transcribes files; what cannot be read is named on standard error and left out.
+def run(given: TranscribeArguments, log: Log) -> bool:
+    """Transcribes files. Files that cannot be read are named on standard error and left out.
 
     Args:
-        options: of the command.
-        say: prints to standard output.
+        given: the arguments of the command.
+        log: prints to standard output.
 
     Returns:
         Whether all files were transcribed.
 
     Raises:
-        InputError: model or options cannot be used, or no file can be read.
+        InputError: the model or an option cannot be used, or no file can be read.
     """
-    _check(options)
+    _check(given)
     failures = _Failures()
-    seconds = dict(_lengths(options.files, failures))
+    seconds = dict(_lengths(given.files, failures))
     if not seconds:
-        several = f"none of {len(options.files)} files can be read; the first: "
-        raise InputError((several if len(options.files) > 1 else "") + failures.first)
-    failures.show()
-    targets = _targets(options)
+        several = f"none of {len(given.files)} files can be read; the first: "
+        raise InputError((several if len(given.files) > 1 else "") + failures.first)
+    failures.print()
+    targets = _targets(given)
     mesh = make_mesh(1, 1, devices=jax.devices()[:1])
-    loaded = load_model(resolve_model(options.model))
+    loaded = load_model(resolve_model(given.model))
     tokenizer = load_tokenizer(loaded.folder)
-    params = place_params(loaded.params, options.dtype, mesh)
+    params = place_params(loaded.params, given.dtype, mesh)
     with progress(round(sum(seconds.values())), "transcribe", "s of audio") as advance:
         names = [field.name for field in dataclasses.fields(TranscriptionOptions)]
         transcriber = make_transcriber(
-            TranscriptionOptions(**{name: getattr(options, name) for name in names}),
-            WhisperModel(params, loaded.dims, model_options(mesh, options.dtype)),
+            TranscriptionOptions(**{name: getattr(given, name) for name in names}),
+            WhisperModel(params, loaded.dims, model_options(mesh, given.dtype)),
             loaded.generation_config,
             tokenizer,
             str(loaded.folder),
             [*seconds.values()],
             advance,
         )
-        if options.out is not None:
-            _make_folder(options.out)
+        if given.out is not None:
+            _make_folder(given.out)
         features = functools.partial(
             RecordingFeatures, n_mels=loaded.dims.n_mels, window_frames=loaded.dims.n_frames
         )
-        opened = _opened(options.files, seconds, features, failures)
-        recordings = ((index, recording, transcriber.language) for index, recording in opened)
+        recordings = (
+            (index, recording, transcriber.language)
+            for index, recording in _open(given.files, seconds, features, failures)
+        )
         waiting: dict[int, Transcript] = {}
         order = iter(seconds)
         upcoming = next(order, None)
         transcripts = transcriber.transcribe(recordings, transcriber.model, transcriber.settings)
         for index, transcript in transcripts:
             if targets:
-                _write(transcript, options, index, targets[index])
+                _write(transcript, given, index, targets[index])
                 continue
             waiting[index] = transcript
-            # Standard output keeps the order of the files; who cannot be read is not waited for.
+            # Standard output keeps the order of the files, and skips those that cannot be read.
             while upcoming in waiting or upcoming in failures.indices:
                 if upcoming in waiting:
-                    say(_render(waiting.pop(upcoming), options, upcoming).rstrip("\n"))
+                    log(_render(waiting.pop(upcoming), given, upcoming).rstrip("\n"))
                 upcoming = next(order, None)
     return not failures.indices
 
 
 class _Failures:
-    """Files that cannot be read: named once, counted at the end."""
+    """Files that cannot be read. Each is printed once."""
 
     def __init__(self) -> None:
         self.indices: set[int] = set()
         self.first = ""
-        self._unseen: list[str] = []
+        self._unprinted: list[str] = []
 
     def add(self, index: int, error: InputError) -> None:
         self.indices.add(index)
         self.first = self.first or str(error)
-        self._unseen.append(f"error: {' '.join(str(error).split())}")
+        self._unprinted.append(exit_of(error)[1])
 
-    def show(self) -> None:
-        for line in self._unseen:
+    def print(self) -> None:
+        for line in self._unprinted:
             print(line, file=sys.stderr, flush=True)
-        self._unseen.clear()
+        self._unprinted.clear()
 
 
-def _check(options: Options) -> None:
-    for name in ("beam", "batch_size", "max_new_tokens"):
-        value = getattr(options, name)
-        if value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
-    if options.word_timestamps and options.format == "txt":
+def _check(given: TranscribeArguments) -> None:
+    """Checks that the options go with each other.
+
+    Raises:
+        InputError: an option does not go with another one.
+    """
+    if given.word_timestamps and given.format == "txt":
         raise InputError(
             "--word-timestamps is given with --format txt, which holds no times; choose json, srt "
             "or vtt"
         )
-    if options.out is None and options.format in ("srt", "vtt") and len(options.files) > 1:
+    if given.out is None and given.format in ("srt", "vtt") and len(given.files) > 1:
         raise InputError(
-            f"{len(options.files)} files cannot share one {options.format} on standard output; "
+            f"{len(given.files)} files cannot share one {given.format} on standard output; "
             "name a folder for them with --out DIR"
         )
-    if options.out is not None and options.out.exists() and not options.out.is_dir():
-        raise InputError(f"--out {options.out} is a file; it must be a folder: name another")
+    if given.out is not None and given.out.exists() and not given.out.is_dir():
+        raise InputError(f"--out {given.out} is a file; it must be a folder: name another")
 
 
-def _lengths(files: tuple[str, ...], failures: _Failures) -> Iterator[tuple[int, float]]:
+def _lengths(files: Sequence[str], failures: _Failures) -> Iterator[tuple[int, float]]:
+    """Yields the index and the seconds of each file that can be read."""
     for index, file in enumerate(files):
         try:
             if not Path(file).is_file():
@@ -137,39 +141,40 @@ def _lengths(files: tuple[str, ...], failures: _Failures) -> Iterator[tuple[int,
             failures.add(index, error)
 
 
-def _opened(
-    files: tuple[str, ...],
-    seconds: Mapping[int, float],
+def _open(
+    files: Sequence[str],
+    indices: Iterable[int],
     features: Callable[[str], RecordingFeatures],
     failures: _Failures,
 ) -> Iterator[tuple[int, RecordingFeatures]]:
-    for index in seconds:
+    """Yields the features of each file, one file at a time; prints what cannot be read."""
+    for index in indices:
         try:
             yield index, features(files[index])
         except InputError as error:
             failures.add(index, error)
-            failures.show()
+            failures.print()
 
 
-def _targets(options: Options) -> dict[int, Path]:
-    """Where each file's transcript goes.
+def _targets(given: TranscribeArguments) -> dict[int, Path]:
+    """The path of each file's transcript; none where they go to standard output.
 
     talk.flac becomes talk.srt, or talk.flac.srt where there is a talk.mp3 too.
     """
-    if options.out is None:
+    if given.out is None:
         return {}
-    stems = Counter(Path(file).stem for file in options.files)
+    stems = Counter(Path(file).stem for file in given.files)
     names = {
         index: Path(file).stem if stems[Path(file).stem] == 1 else Path(file).name
-        for index, file in enumerate(options.files)
+        for index, file in enumerate(given.files)
     }
     for name, count in Counter(names.values()).items():
         if count > 1:
             raise InputError(
-                f"{count} files are called {name}; each needs its own {name}.{options.format} in "
-                f"{options.out}: transcribe them into different folders"
+                f"{count} files are called {name}; each needs its own {name}.{given.format} in "
+                f"{given.out}: transcribe them into different folders"
             )
-    return {index: options.out / f"{name}.{options.format}" for index, name in names.items()}
+    return {index: given.out / f"{name}.{given.format}" for index, name in names.items()}
 
 
 def _make_folder(out: Path) -> None:
@@ -181,24 +186,25 @@ def _make_folder(out: Path) -> None:
         ) from error
 
 
-def _write(transcript: Transcript, options: Options, index: int, target: Path) -> None:
+def _write(transcript: Transcript, given: TranscribeArguments, index: int, target: Path) -> None:
     try:
-        write_whole(target, _render(transcript, options, index))
+        write_whole(target, _render(transcript, given, index))
     except OSError as error:
         raise InputError(
-            f"{target} cannot be written ({error.strerror}); --out must be a folder that is "
-            "writable, with room"
+            f"{target} cannot be written ({error.strerror}); --out must be a writable folder with "
+            "free space"
         ) from error
 
 
-def _render(transcript: Transcript, options: Options, index: int) -> str:
-    file, to_folder = printable(options.files[index]), options.out is not None
-    is_one_of_many = len(options.files) > 1 and not to_folder
-    if options.format == "srt":
+def _render(transcript: Transcript, given: TranscribeArguments, index: int) -> str:
+    """The transcript in the format that the user chose."""
+    file = printable(given.files[index])
+    is_one_of_many = len(given.files) > 1 and given.out is None
+    if given.format == "srt":
         return writers.write_srt(transcript)
-    if options.format == "vtt":
+    if given.format == "vtt":
         return writers.write_vtt(transcript)
-    if options.format == "json":
+    if given.format == "json":
         return writers.write_json(transcript, file, indent=None if is_one_of_many else 2)
     heading = f"{file}:\n" if is_one_of_many else ""
     return heading + writers.write_txt(transcript)

@@ -1,4 +1,4 @@
-"""What a recipe says: the sections of a `Config`, all of which a recipe imports from here."""
+"""The sections of a recipe. A recipe imports all of them from here."""
 
 from fastwhisper_jax.config.data import DataConfig
 from fastwhisper_jax.config.objective import ObjectiveConfig, ScheduleConfig

@@ -1,4 +1,4 @@
-"""How a config section checks itself: types of its fields first, then its own rules."""
+"""Checks of a config section: first the types of its fields, then its own rules."""
 
 import dataclasses
 import math
@@ -15,30 +15,30 @@ LENGTH_RULE = "must be a count of updates (int) or a fraction of the run (float,
 def check_types(section: Any) -> None:
     """Checks that every field of a dataclass holds what its annotation says.
 
-    An int passes for a float, a bool for nothing but itself; floats are finite.
+    A float field also takes an int. Only a bool field takes a bool. Floats must be finite.
 
     Raises:
-        InputError: names every field that does not.
+        InputError: a field has another type; the message names every such field.
     """
     annotations = {field.name: field.type for field in dataclasses.fields(section)}
     check_rules(
         section,
         {
-            name: (_has_type(getattr(section, name), annotation), f"must be {_shown(annotation)}")
+            name: (_has_type(getattr(section, name), annotation), f"must be {_python(annotation)}")
             for name, annotation in annotations.items()
         },
     )
 
 
 def check_rules(section: object, rules: Mapping[str, tuple[bool, str]]) -> None:
-    """Checks the fields of a section against rules.
+    """Raises one error for all broken rules of a section.
 
     Args:
         section: a dataclass.
-        rules: by field, whether its rule holds, and the rule in words.
+        rules: for each field, whether its rule holds, and the rule in words.
 
     Raises:
-        InputError: names every field whose rule does not hold.
+        InputError: a rule does not hold; the message names every such field.
     """
     broken = [
         f"{name}={getattr(section, name)!r} {must}"
@@ -50,7 +50,7 @@ def check_rules(section: object, rules: Mapping[str, tuple[bool, str]]) -> None:
 
 
 def is_length(value: int | float) -> bool:
-    """Whether a value is a length as `LENGTH_RULE` says."""
+    """Whether a value obeys `LENGTH_RULE`."""
     return value >= 0 and (isinstance(value, int) or value <= 1.0)
 
 
@@ -69,8 +69,8 @@ def _has_type(value: Any, annotation: Any) -> bool:
     return isinstance(value, annotation)
 
 
-def _shown(annotation: Any) -> str:
-    """An annotation as a recipe's author would write it."""
+def _python(annotation: Any) -> str:
+    """An annotation as the author of a recipe writes it."""
     if typing.get_origin(annotation) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
     if typing.get_origin(annotation) in (types.UnionType, tuple):

@@ -1,4 +1,4 @@
-"""What a recipe says of the speech, and of how it becomes batches."""
+"""The `data` section of a recipe."""
 
 import dataclasses
 from typing import Literal
@@ -8,23 +8,24 @@ from fastwhisper_jax.config.checks import check_rules, check_types
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where the speech comes from, and how it becomes batches.
+    """The sources of the speech, and how utterances become batches.
 
     Attributes:
         train: manifests or Hugging Face datasets to train on.
-        eval: the same to evaluate on while training (may be empty).
-        language: of lines that name none; ignored by English-only models.
+        eval: manifests or Hugging Face datasets to evaluate on while training; may be empty.
+        language: language of utterances that name none. English-only models ignore it.
         task: "transcribe" or "translate".
-        target_buckets: lengths T that label sequences (prompt included) are padded to; one
-            compile each.
-        concatenate_probability: chance that an utterance is joined to the one before it, while
-            the sum fits the context.
-        timestamp_probability: chance that a row's label says when its utterances are spoken; 0
-            trains a student that cannot, and whose recordings are cut at pauses to be transcribed.
-        time_masks, time_mask_frames, freq_masks, freq_mask_bins: SpecAugment, 0 masks is off.
-        encoder_cache: folder for what the frozen encoder (float16) and the teacher's decoder make
-            of each utterance, computed once; None is off. It excludes augmentation of the audio.
-        threads: of background decoding.
+        target_buckets: lengths T that label sequences, with their prompt, are padded to. Each
+            length is compiled once.
+        concatenate_probability: chance that an utterance is joined to the one before it. Joined
+            utterances never exceed the context.
+        timestamp_probability: chance that the label of a row has timestamps. With 0 the student
+            learns no timestamps, and transcription cuts its recordings at pauses.
+        time_masks, time_mask_frames, freq_masks, freq_mask_bins: SpecAugment; 0 masks turn it off.
+        encoder_cache: folder that keeps the outputs of the frozen encoder (float16) and of the
+            teacher's decoder for each utterance, so that they are computed once. None turns it
+            off. It cannot be used together with augmentation of the audio.
+        threads: threads that read and decode audio in the background.
     """
 
     train: tuple[str, ...] = ()

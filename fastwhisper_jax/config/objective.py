@@ -1,4 +1,4 @@
-"""What a recipe says of the objective: the curves of its weights, and the self teacher."""
+"""The `objective` section of a recipe."""
 
 import dataclasses
 from typing import Literal
@@ -10,9 +10,10 @@ from fastwhisper_jax.config.checks import LENGTH_RULE, check_rules, check_types,
 class ScheduleConfig:
     """A weight over the steps of a run.
 
-    The value is `init_value` up to step `begin`, then moves to `end_value` over `steps` updates
-    along the curve `kind`, and stays there. "constant" is `init_value` throughout; "piecewise"
-    takes the value `values[i]` from `boundaries[i]` on, and `init_value` before.
+    The weight is `init_value` up to step `begin`. It then moves to `end_value` over `steps`
+    updates along the curve `kind`, and stays there. A "constant" weight is `init_value`
+    throughout. A "piecewise" weight is `init_value` first, and `values[i]` from step
+    `boundaries[i]` on.
     """
 
     kind: Literal["constant", "linear", "cosine", "exponential", "piecewise"] = "constant"
@@ -54,18 +55,20 @@ class ObjectiveConfig:
     """The ASKD objective: its weights over the steps, and the self teacher.
 
     Attributes:
-        teacher_weight: a(s).
-        self_weight: m(s); the self-distillation phase begins where it first rises above 0, and
-            ends where it is 0 for good.
-        ce_weight: c(s) as a constant, or None for the complement 1 - a(s) - m(s).
-        temperature: tau of both KL terms.
-        adaptive_gate: a token whose teacher argmax is not the label gives its teacher weight to
-            cross-entropy. Does nothing where labels are this teacher's greedy pseudo-labels.
-        self_teacher: "ema" of the student's parameters, or a "snapshot" of them.
-        ema_decay: of the EMA, per update.
+        teacher_weight: weight a(s) of the teacher's KL term.
+        self_weight: weight m(s) of the self teacher's KL term. The self-distillation phase begins
+            where it first rises above 0, and ends where it stays 0.
+        ce_weight: constant weight c(s) of cross-entropy, or None for the complement
+            1 - a(s) - m(s).
+        temperature: temperature tau of both KL terms.
+        adaptive_gate: whether a token on which teacher and label differ gives its teacher weight
+            to cross-entropy. It changes nothing if the labels are greedy pseudo-labels of this
+            teacher.
+        self_teacher: "ema" for an average of the student's parameters, "snapshot" for a copy.
+        ema_decay: decay of the average per update.
         snapshot_steps: updates between two snapshots.
-        chunk_tokens: target positions that the loss projects at once on a device, all rows that it
-            has of a micro-batch together.
+        chunk_tokens: target positions that a device projects to the vocabulary at once, counted
+            over all of its rows of a micro-batch.
     """
 
     teacher_weight: ScheduleConfig = ScheduleConfig(init_value=1.0)

@@ -1,4 +1,4 @@
-"""What a recipe says of the optimiser."""
+"""The `optimizer` section of a recipe."""
 
 import dataclasses
 from typing import Literal
@@ -8,9 +8,9 @@ from fastwhisper_jax.config.checks import LENGTH_RULE, check_rules, check_types,
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with global-norm clipping, linear warm-up and a decay to `end_learning_rate`.
+    """AdamW with clipping by the global norm, linear warm-up and decay to `end_learning_rate`.
 
-    Weight decay leaves out biases, norms and positions.
+    Biases, norms and positions have no weight decay.
     """
 
     learning_rate: float = 1e-4

@@ -1,8 +1,7 @@
-"""What a recipe says: frozen dataclasses, checked when they are made.
+"""A recipe as frozen dataclasses, which check their fields when they are made.
 
-A recipe is a Python file that binds `config = Config(...)`. Lengths of schedules (`begin`,
-`steps`, `warmup`) count completed updates when they are ints, and are fractions of the run's
-total when they are floats.
+A recipe is a Python file that binds `config = Config(...)`. The lengths of schedules are `begin`,
+`steps` and `warmup`. An int counts completed updates. A float is a fraction of the whole run.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from fastwhisper_jax.config.optimizer import OptimizerConfig
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """The teacher: a Hugging Face folder or hub id, and its compute dtype."""
+    """The teacher: its Hugging Face folder or hub id, and the dtype that it computes in."""
 
     path: str = "openai/whisper-base"
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -30,18 +29,19 @@ class StudentConfig:
     """How the student is cut out of its teacher.
 
     Attributes:
-        path: a Hugging Face folder or hub id to cut the student from instead of the teacher; it
-            must share the teacher's vocabulary and mel bins.
-        encoder_layers: None for all, a count (spread as far apart as possible), or indices.
-        decoder_layers: the same for the decoder.
-        context_seconds: length of the audio window; None for the teacher's (30 s in every published
-            Whisper), at most that, and at most what the model at `path` hears.
-        frozen: paths of parameters that are not trained: a stack ("encoder"), a part of one
-            ("decoder/embed_tokens"). Encoder positions are never trained.
-        dropout: residual dropout rate while training.
-        dtype: compute dtype; parameters are float32.
-        rematerialise: time for memory: what the backward pass computes again of each layer.
-            "nothing"; "all_but_projections" (attention, norms and GELU); or "everything".
+        path: Hugging Face folder or hub id of a model to cut the student from instead of the
+            teacher. It must have the teacher's vocabulary and mel bins.
+        encoder_layers: which layers of the encoder the student keeps: None for all, a count
+            (spread as far apart as possible), or indices.
+        decoder_layers: which layers of the decoder the student keeps, in the same forms.
+        context_seconds: length of the audio window; None for the teacher's, which is 30 s in every
+            published Whisper. It is at most the window of the teacher and of the model at `path`.
+        frozen: paths of parameters that are not trained, such as a stack ("encoder") or a part of
+            one ("decoder/embed_tokens"). The encoder's positions are never trained.
+        dropout: rate of residual dropout while training.
+        dtype: dtype that the student computes in. Its parameters are float32.
+        rematerialise: what the backward pass computes again in each layer, to save memory:
+            "nothing", "all_but_projections" (attention, norms and GELU) or "everything".
     """
 
     path: str | None = None
@@ -69,20 +69,20 @@ class StudentConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """Length and rhythm of a run.
+    """The length of a run, and how often it logs, evaluates and saves.
 
     Attributes:
-        global_batch_size: utterances an update, over all devices and micro-batches.
-        accumulation_steps: micro-batches an update is computed in; changes memory and, where
-            dropout is 0, not the result.
-        epochs: length of the run in passes over the data, unless `steps` gives it in updates.
-        steps: see epochs.
-        seed: of the order of the data, dropout and SpecAugment.
-        log_every, eval_every, save_every: updates between two log lines, evaluations, checkpoints;
-            0 evaluates or saves at the end only.
-        keep_checkpoints: how many of the newest to keep.
-        eval_batch_size: utterances decoded together.
-        max_new_tokens: most tokens that evaluation generates for an utterance.
+        global_batch_size: utterances in an update, over all devices and micro-batches.
+        accumulation_steps: number of micro-batches in an update. More of them need less memory.
+            Without dropout the result is the same.
+        epochs: length of the run in passes over the data; not used if `steps` is given.
+        steps: length of the run in updates, or None.
+        seed: seed of the order of the data, of dropout and of SpecAugment.
+        log_every, eval_every, save_every: updates between two log lines, evaluations, checkpoints.
+            With 0 a run evaluates or saves at its end only.
+        keep_checkpoints: number of the newest checkpoints to keep.
+        eval_batch_size: utterances that evaluation decodes together.
+        max_new_tokens: the most tokens that evaluation generates for an utterance.
     """
 
     global_batch_size: int = 8
@@ -128,11 +128,11 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How devices are laid out. `data` of -1 takes the devices that the other axes leave.
+    """How many devices each mesh axis has. `data=-1` takes the devices that the others leave.
 
-    Rows of the batch are divided over `data` and `fsdp`; parameters and optimiser state over `fsdp`
-    and `tensor`; heads, MLP widths and the loss's tokens over `tensor`. Several slices of a pod are
-    joined along `data`.
+    The rows of a batch are divided over `data` and `fsdp`. Parameters and optimiser state are
+    divided over `fsdp` and `tensor`. Heads, MLP widths and the loss's tokens are divided over
+    `tensor`. The slices of a pod are joined along `data`.
     """
 
     data: int = -1

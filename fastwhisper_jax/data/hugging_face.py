@@ -185,7 +185,7 @@ def _utterances(dataset: Any, name: str) -> tuple[list[Utterance], list[Dropped]
     text = next((column for column in TEXT_COLUMNS if column in columns), None)
     values: dict[str | None, list[Any]] = collections.defaultdict(lambda: [None] * len(dataset))
     for column in ("id", "language", "duration", text):
-        if column in columns:
+        if column is not None and column in columns:
             values[column] = _column(dataset, column, name)
     usable, faults = list[Utterance](), list[Dropped]()
     for row in range(len(dataset)):

@@ -17,7 +17,7 @@ from fastwhisper_jax.distillation.sums import whole_student
 from fastwhisper_jax.distillation.task import make_task
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_export import check_target, export_student
-from fastwhisper_jax.export.model_card import CardFacts, OtherTeacher, CardScore
+from fastwhisper_jax.export.model_card import CardFacts, CardScore, OtherTeacher
 from fastwhisper_jax.training.checkpoints import Checkpoints, Restored
 from fastwhisper_jax.training.loop import CHECKPOINTS
 from fastwhisper_jax.training.metrics_files import read_lines

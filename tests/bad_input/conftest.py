@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fastwhisper_jax.config.recipe import load_recipe, override
+from fastwhisper_jax.config.overrides import override
+from fastwhisper_jax.config.recipe import load_recipe
 from fastwhisper_jax.distillation.run_directory import write_config
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Copies that a test may damage: a recipe, its teacher and its data."""
+    """Copies of a recipe, its teacher and its data. A test may damage them."""
 
     folder: Path
     recipe: Path
@@ -21,10 +22,10 @@ class World:
     manifest: Path
 
     def train(self, *overrides, **changed):
-        """The arguments of a training that nothing is wrong with but what the test changes.
+        """The arguments of a training that would work but for the changes of the test.
 
         Args:
-            overrides: of the recipe.
+            overrides: overrides of the recipe's fields.
             changed: another recipe, run_dir, teacher or data.
         """
         given = {
@@ -42,18 +43,18 @@ class World:
         return ("evaluate", model or self.teacher, "--data", self.manifest, *report, *options)
 
     def path(self, name, content=""):
-        """A file of this content."""
+        """Writes a file; returns its path."""
         (self.folder / name).write_text(content)
         return self.folder / name
 
     def change_line(self, number, **changes):
-        """Changes fields of a line of the manifest, counted from 1."""
+        """Changes fields of one line of the manifest. The first line is number 1."""
         lines = self.manifest.read_text().splitlines()
         lines[number - 1] = json.dumps(json.loads(lines[number - 1]) | changes)
         self.manifest.write_text("\n".join(lines) + "\n")
 
     def unfinished_run(self, *overrides):
-        """The run directory that `train(*overrides)` leaves when killed before a checkpoint."""
+        """The run directory of a training that was killed before its first checkpoint."""
         sources = ("--teacher.path", self.teacher, "--data.train", self.manifest)
         arguments = map(str, sources + overrides)
         write_config(self.folder / "run", override(load_recipe(self.recipe), [*arguments]))
@@ -71,9 +72,10 @@ def world(tiny_recipe, tiny_teacher, tiny_manifest, tmp_path) -> World:
 
 @pytest.fixture
 def refused(fastwhisper, world):
-    """A function that runs a command and checks how it is refused.
+    """A function that runs a command and checks that it is refused.
 
-    The one line must hold every one of `named`; not a file may be written, changed or removed.
+    The error must be one line that contains every one of `named`. No file may be written, changed
+    or removed.
     """
 
     def contents():

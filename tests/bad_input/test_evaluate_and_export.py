@@ -1,4 +1,4 @@
-"""Options of evaluate and export that cannot be used."""
+"""Options of evaluate and export that cannot be used are refused."""
 
 import pytest
 
@@ -18,16 +18,16 @@ import pytest
         (["--language", "xx"], "utterance u0: language 'xx' is not known to the model"),
     ],
 )
-def test_an_option_of_evaluate(world, refused, options, named):
+def test_an_unusable_option_of_evaluate_is_refused(world, refused, options, named):
     refused(world.evaluate(*options), named)
 
 
-def test_a_report_whose_folder_cannot_be_made(world, refused):
+def test_a_report_whose_folder_cannot_be_made_is_refused(world, refused):
     path = world.path("notes") / "reports" / "tiny.json"
     refused(world.evaluate("--report", path), f"report '{path}' cannot be written; name a file in")
 
 
-def test_a_report_that_is_a_folder(world, refused):
+def test_a_report_that_is_a_folder_is_refused(world, refused):
     refused(world.evaluate("--report", world.teacher), "teacher' cannot be written; name a file")
 
 
@@ -35,7 +35,7 @@ def export(run_dir, out, *options):
     return ("export", run_dir, "--out", out, *options)
 
 
-def test_export_of_what_is_no_run(world, refused):
+def test_an_export_of_a_folder_without_a_run_is_refused(world, refused):
     out = world.folder / "deep" / "exported"
     named = "is no run directory (there is no such folder); name the --run-dir of a training"
     refused(export(world.folder / "nowhere", out), named)
@@ -43,20 +43,20 @@ def test_export_of_what_is_no_run(world, refused):
     refused(export(world.teacher, out), "is no run directory (it has no run's config.json)")
 
 
-def test_export_of_a_checkpoint_that_is_not_there(world, refused):
+def test_an_export_of_a_missing_checkpoint_is_refused(world, refused):
     out = world.folder / "deep" / "exported"
     run_dir = world.unfinished_run()
     refused(export(run_dir, out), "has no complete checkpoint yet; train until the first is saved")
     refused(export(run_dir, out, "--step", 3), "no checkpoint of step 3 in", "it has: none")
 
 
-def test_export_where_the_teacher_is_gone(world, refused):
+def test_an_export_without_the_teacher_is_refused(world, refused):
     run_dir = world.unfinished_run()
     world.teacher.rename(world.folder / "moved")
     refused(export(run_dir, world.folder / "exported"), "there is no folder", "teacher'; give a")
 
 
-def test_export_onto_what_is_not_an_export(world, refused):
+def test_an_export_that_would_delete_other_files_is_refused(world, refused):
     run_dir = world.unfinished_run()
     refused(export(run_dir, world.manifest.parent), "holds 0.wav, which an export would delete")
     named = "holds a model of another origin, which an export would delete; choose a new folder"
@@ -67,6 +67,6 @@ def test_export_onto_what_is_not_an_export(world, refused):
 
 
 @pytest.mark.parametrize("below", [".", "deep/exported"])
-def test_export_to_where_no_folder_can_be_made(world, refused, below):
+def test_an_export_to_a_folder_that_cannot_be_made_is_refused(world, refused, below):
     run_dir, file = world.unfinished_run(), world.path("notes")
     refused(export(run_dir, file / below), f"--out {file / below}: {file} is a file; choose a")

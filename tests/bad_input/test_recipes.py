@@ -1,4 +1,4 @@
-"""Recipes, overrides, devices and run directories that cannot be used."""
+"""Recipes, overrides, devices and run directories that cannot be used are refused."""
 
 import json
 
@@ -9,7 +9,7 @@ MUST_BIND = "must bind `config = Config(...)`"
 SELF_WEIGHT = "--objective.self_weight"
 
 
-def test_of_a_mistyped_recipe_the_near_one_is_named(world, refused):
+def test_the_error_about_a_mistyped_recipe_names_the_nearest_one(world, refused):
     arguments = world.train(recipe=world.folder / "aksd.py")
     refused(arguments, "no recipe at", "aksd.py; did you mean", "askd.py?")
 
@@ -25,7 +25,7 @@ def test_of_a_mistyped_recipe_the_near_one_is_named(world, refused):
     ],
     ids=["no Python", "raises", "binds no config", "binds something else", "ill-typed field"],
 )
-def test_a_recipe_that_makes_no_config(world, refused, content, named):
+def test_a_recipe_that_makes_no_config_is_refused(world, refused, content, named):
     refused(world.train(recipe=world.path("bad.txt", content)), "recipe ", named)
 
 
@@ -70,7 +70,7 @@ def test_a_recipe_that_makes_no_config(world, refused, content, named):
     ],
     ids=lambda value: value if isinstance(value, str) else " ",
 )
-def test_an_override_that_cannot_be_used(world, refused, overrides, named):
+def test_an_unusable_override_is_refused(world, refused, overrides, named):
     refused(world.train(*overrides), named)
 
 
@@ -85,21 +85,21 @@ def test_an_override_that_cannot_be_used(world, refused, overrides, named):
         (["--mesh.tensor", 8], "the teacher's 2 heads do not; the student's 2 heads do not"),
     ],
 )
-def test_what_does_not_divide_over_eight_devices(world, refused, overrides, named):
+def test_sizes_that_do_not_divide_over_eight_devices_are_refused(world, refused, overrides, named):
     refused(world.train(*overrides), named)
 
 
-def test_a_run_of_another_config_is_not_gone_on_with(world, refused):
+def test_a_run_of_another_config_is_not_resumed(world, refused):
     run_dir = world.unfinished_run("--optimizer.warmup", "1.0")
     refused(
         world.train("--training.seed", 1, "--optimizer.warmup", "1.0"),
         f"{run_dir} holds a run of another config: training.seed=1 (was 0); go on with that",
     )
-    # One update is not the whole run, though 1 equals 1.0.
+    # 1 is one update and 1.0 is the whole run, although the numbers are equal.
     refused(world.train("--optimizer.warmup", 1), ": optimizer.warmup=1 (was 1.0); go on")
 
 
-def test_a_run_of_another_version_is_not_gone_on_with(world, refused):
+def test_a_run_of_another_version_is_not_resumed(world, refused):
     path = world.unfinished_run() / "config.json"
     values = json.loads(path.read_text())
     del values["mesh"]
@@ -107,19 +107,19 @@ def test_a_run_of_another_version_is_not_gone_on_with(world, refused):
     refused(world.train(), f"{path} cannot be used", "(['mesh']); use the version that wrote it")
 
 
-def test_a_strangers_folder_is_no_run_directory(world, refused):
+def test_a_folder_of_other_files_is_refused_as_run_directory(world, refused):
     # A model's folder has a config.json too.
     refused(world.train(run_dir=world.teacher), "holds files but no run; choose an empty or new")
 
 
 @pytest.mark.parametrize("below", [".", "deep/run"])
-def test_a_run_directory_that_cannot_be_made(world, refused, below):
+def test_a_run_directory_that_cannot_be_made_is_refused(world, refused, below):
     file = world.path("notes")
     named = f"--run-dir {file / below}: {file} is a file; choose a folder"
     refused(world.train(run_dir=file / below), named)
 
 
-def test_an_encoder_cache_that_cannot_be_made(world, refused):
+def test_an_encoder_cache_that_cannot_be_made_is_refused(world, refused):
     file = world.path("notes")
     overrides = ("--data.encoder_cache", file / "cache")
     refused(world.train(*overrides), f"data.encoder_cache {file}/cache: {file} is a file; choose a")

@@ -7,7 +7,7 @@ from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 @pytest.fixture(scope="session")
 def dims_with_timestamps():
-    """Sizes of a tiny model: its vocabulary of 262 tokens goes on with the timestamps of 30 s."""
+    """Sizes of a tiny model. Its vocabulary is 262 tokens, then the timestamps of 30 s."""
     return ModelDimensions(
         n_mels=8,
         n_audio_ctx=1500,

@@ -1,4 +1,4 @@
-"""The demo from its first line to its last with a small budget, and how it is refused."""
+"""The demo runs to its end with a small budget, and refuses what it cannot use."""
 
 import importlib.util
 import json
@@ -9,7 +9,8 @@ import pytest
 
 from fastwhisper_jax.commands import demo, evaluate
 from fastwhisper_jax.commands.demo import Budget
-from fastwhisper_jax.config.recipe import load_recipe, override
+from fastwhisper_jax.config.overrides import override
+from fastwhisper_jax.config.recipe import load_recipe
 from fastwhisper_jax.export.hf_load import load_model
 
 PROJECT = Path(__file__).parents[2]
@@ -30,11 +31,11 @@ def whole(speaks, tmp_path_factory):
 
 
 def test_every_stage_is_announced_and_the_table_printed(whole):
-    out, _, said = whole
-    places = [said.index(f"[{number}/6] ") for number in range(1, 7)]
-    assert places == sorted(places)
+    out, _, logged = whole
+    positions = [logged.index(f"[{number}/6] ") for number in range(1, 7)]
+    assert positions == sorted(positions)
     table = (out / "report.md").read_text().split("\n\n")[1]
-    assert table in said and said.index(table) > places[-1]
+    assert table in logged and logged.index(table) > positions[-1]
     assert [row.split("|")[1].strip() for row in table.splitlines()[2:]] == [
         "teacher",
         "ASKD",
@@ -42,18 +43,18 @@ def test_every_stage_is_announced_and_the_table_printed(whole):
     ]
 
 
-def test_the_table_and_the_report_say_what_the_evaluations_found(whole):
-    out, results, said = whole
+def test_the_table_and_the_report_hold_the_results_of_the_evaluations(whole):
+    out, results, logged = whole
     models = json.loads((out / "report.json").read_text())["models"]
     for result, folder in zip(results, ("teacher", "askd", "ce"), strict=True):
         for voices, report in (("seen", result.seen), ("unseen", result.unseen)):
             written = json.loads((out / "reports" / f"{folder}-{voices}.json").read_text())
             assert models[result.name][f"{voices}_voices"] == written
             assert written["wer"] == report.wer and written["utterances"] == SMALL.test
-        assert f"| {100 * result.unseen.wer:.1f} |".replace(" ", "") in said.replace(" ", "")
+        assert f"| {100 * result.unseen.wer:.1f} |".replace(" ", "") in logged.replace(" ", "")
 
 
-def test_both_students_are_exported_runs_of_the_same_recipe_but_for_the_objective(whole):
+def test_the_recipes_of_both_students_differ_in_the_objective_only(whole):
     out, results, _ = whole
     configs = {}
     for name in ("askd", "ce"):
@@ -66,21 +67,21 @@ def test_both_students_are_exported_runs_of_the_same_recipe_but_for_the_objectiv
     assert results[0].seen.parameters > results[1].seen.parameters == results[2].seen.parameters
 
 
-def test_it_ends_with_a_transcript_beside_its_reference_and_how_to_go_on(whole):
-    out, _, said = whole
+def test_it_ends_with_a_transcript_its_reference_and_the_next_commands(whole):
+    out, _, logged = whole
     first = json.loads((out / "speech" / "test-unseen.jsonl").read_text().splitlines()[0])
-    end = said[said.index("fastwhisper transcribe") :]
+    end = logged[logged.index("fastwhisper transcribe") :]
     assert "student:" in end and f"reference: {first['text']}" in end
     advised = re.search(r"fastwhisper train (\S+)((?: |\\\n|[\w./-])*)\n  fastwhisper export", end)
     options = advised.group(2).replace("\\\n", " ").split()[2:]
     config = override(load_recipe(PROJECT / advised.group(1)), options)
-    assert config.teacher.path == "openai/whisper-base"  # and what that recipe was tuned for
+    assert config.teacher.path == "openai/whisper-base"  # the recipe was tuned for this teacher
     assert (PROJECT / "docs" / "own-audio.md").is_file() and "(docs/own-audio.md)" in end
     assert (out / "plot.png").stat().st_size > 10_000
     assert not (out / "cache").exists()
 
 
-def test_a_folder_that_holds_something_is_refused(speaks, fastwhisper, tmp_path):
+def test_a_folder_that_is_not_empty_is_refused(speaks, fastwhisper, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     done = fastwhisper("demo", "--out", tmp_path)
     assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1
@@ -91,12 +92,10 @@ def test_a_folder_that_holds_something_is_refused(speaks, fastwhisper, tmp_path)
 
 
 @pytest.mark.parametrize("module", ["espeakng_loader", "matplotlib"])
-def test_what_the_extra_brings_is_named_when_it_is_missing(
-    monkeypatch, fastwhisper, tmp_path, module
-):
-    found = importlib.util.find_spec
+def test_a_missing_package_of_the_extra_is_named(monkeypatch, fastwhisper, tmp_path, module):
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == module else found(name)
+        importlib.util, "find_spec", lambda name: None if name == module else find_spec(name)
     )
     done = fastwhisper("demo", "--out", tmp_path / "out")
     assert (done.code, done.out) == (2, "") and done.err.count("\n") == 1

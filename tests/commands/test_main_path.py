@@ -1,4 +1,4 @@
-"""Train, stop, go on, export, evaluate: the commands on a tiny model, in this process."""
+"""The commands train, resume, export and evaluate a tiny model, in this process."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def train(fastwhisper, tiny_recipe, tiny_manifest, folder):
-    """Trains in a folder of this name; all of them share an encoder cache."""
+    """Trains in a folder of this name. All of these runs share an encoder cache."""
 
     def train(name, *more, evaluates=False):
         options = ["--data.encoder_cache", folder / "cache", *more]
@@ -78,7 +78,7 @@ def train(fastwhisper, tiny_recipe, tiny_manifest, folder):
 
 @pytest.fixture(scope="module")
 def whole(train, folder):
-    """A run from the first step to the last, evaluated at its end."""
+    """A run that was not interrupted, evaluated at its end."""
     done = train("whole", evaluates=True)
     assert done.code == 0, done.err
     return folder / "whole", done
@@ -91,7 +91,7 @@ def stopped(train, folder):
 
     def write_and_stop(log, step, values):
         write(log, step, values)
-        if step == STOPPED_AT - 1:  # the loop has looked for a stop already
+        if step == STOPPED_AT - 1:  # the loop has checked for a signal already
             os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
@@ -125,7 +125,7 @@ def report(fastwhisper, exported, tiny_manifest, folder):
     return path, done
 
 
-def test_train_says_what_it_trains_on_what_and_what_comes_next(whole, tiny_teacher, tiny_manifest):
+def test_train_prints_models_data_and_the_next_command(whole, tiny_teacher, tiny_manifest):
     lines = whole[1].out.splitlines()
     assert lines[0].startswith(f"teacher: {tiny_teacher}, ") and "parameters" in lines[0]
     assert "decoder layers 1 of the teacher; frozen: encoder" in lines[1]
@@ -151,7 +151,7 @@ def test_a_run_directory_holds_config_metrics_checkpoints_and_tensorboard(whole)
 
 def test_weights_follow_the_recipe_from_row_to_row(whole):
     logged = rows(whole[0] / "metrics.jsonl")
-    # The update of row s was made after s - 1 completed ones.
+    # Row s logs the update that follows s - 1 completed ones.
     cosine = [0.2 + 0.8 * (1 + np.cos(np.pi * min(s / 4, 1))) / 2 for s in range(STEPS)]
     rise = [0.5 * max(s - 4, 0) / 4 for s in range(STEPS)]
     np.testing.assert_allclose([row["teacher_weight"] for row in logged], cosine, atol=1e-6)
@@ -172,7 +172,7 @@ def test_sigterm_ends_with_75_after_the_step_is_saved(stopped):
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == [str(STOPPED_AT)]
 
 
-def test_the_same_command_goes_on_where_it_stopped(resumed):
+def test_the_same_command_resumes_where_the_run_stopped(resumed):
     run_dir, done = resumed
     assert f"resumed from the checkpoint of step {STOPPED_AT}" in done.err
     assert [row["step"] for row in rows(run_dir / "metrics.jsonl")] == list(range(1, STEPS + 1))
@@ -190,7 +190,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(fastwhisper, resumed, whole, 
         np.testing.assert_array_equal(leaf, theirs[name])
 
 
-def test_a_run_goes_on_over_another_mesh_and_logs_as_it_is_then_told(train, whole, folder):
+def test_a_run_resumes_on_another_mesh_with_another_log_interval(train, whole, folder):
     run_dir = folder / "moved"
     shutil.copytree(whole[0], run_dir)
     shutil.rmtree(run_dir / "checkpoints" / str(STEPS))
@@ -250,7 +250,7 @@ def test_an_earlier_step_can_be_exported(fastwhisper, whole, exported, folder):
     assert done.code == 0 and done.out.startswith("exported step 4 of ")
     name = "decoder/layers/attn/query/kernel"
     assert (leaves(out)[name] != leaves(exported[0])[name]).any()
-    # An export of ours is replaced by a later one.
+    # A later export replaces an earlier one.
     assert fastwhisper("export", whole[0], "--out", out).code == 0
     np.testing.assert_array_equal(leaves(out)[name], leaves(exported[0])[name])
 
@@ -260,7 +260,7 @@ def test_a_report_holds_exactly_the_promised_fields(report, exported, tiny_manif
     assert set(values) == REPORTED | GIVEN_APART
     assert values["utterances"] == 8 and values["reference_words"] == 8
     assert values["model"] == str(exported[0]) and values["data"] == str(tiny_manifest)
-    assert values["normalizer"] == "english"  # which makes one word of "one two": 12
+    assert values["normalizer"] == "english"  # it makes one word of "one two": 12
     assert values["rtfx"] == values["audio_seconds"] / values["wall_seconds"]
     assert values["parameters"] == sum(leaf.size for leaf in leaves(exported[0]).values())
 
@@ -282,7 +282,7 @@ def test_the_summary_says_what_the_report_holds(report):
     assert lines[-1] == f"  written: {report[0]} and {report[0].parent}/tiny.hypotheses.jsonl"
 
 
-def test_hypotheses_stand_beside_the_report_in_the_datas_order(report, tiny_manifest):
+def test_hypotheses_are_written_beside_the_report_in_the_order_of_the_data(report, tiny_manifest):
     hypotheses = rows(report[0].with_name("tiny.hypotheses.jsonl"))
     given = rows(tiny_manifest)
     assert [row["id"] for row in hypotheses] == [row["id"] for row in given]

@@ -1,4 +1,4 @@
-"""The commands as a user's own processes: nothing is printed but their own lines."""
+"""The commands, run as processes, print their own lines and nothing else."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def start(*arguments):
     )
 
 
-def strange(lines):
+def foreign_lines(lines):
     return [line for line in lines.splitlines() if not OWN_LINES.fullmatch(line)]
 
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def interrupted(tiny_recipe, folder):
-    """A run that Ctrl-C stopped: its folder, exit code and what it printed."""
+    """The folder, exit code, output and errors of a run that Ctrl-C stopped."""
     run_dir = folder / "run"
     with start("train", tiny_recipe, "--run-dir", run_dir, "--training.steps", 100_000) as process:
         metrics = run_dir / "metrics.jsonl"
@@ -58,13 +58,13 @@ def interrupted(tiny_recipe, folder):
 def test_ctrl_c_during_training_saves_and_leaves_no_traceback(interrupted):
     run_dir, code, out, err = interrupted
     assert code == 75, err
-    assert strange(err) == []
+    assert foreign_lines(err) == []
     assert err.splitlines()[-1].startswith("interrupted: ")
     assert len(out.splitlines()) == 4 and out.startswith("teacher: ")
     assert list((run_dir / "checkpoints").iterdir())
 
 
-def test_export_and_evaluate_print_their_own_lines_alone(interrupted, tiny_manifest, folder):
+def test_export_and_evaluate_print_only_their_own_lines(interrupted, tiny_manifest, folder):
     out_dir = folder / "exported"
     process = start("export", interrupted[0], "--out", out_dir)
     out, err = process.communicate()
@@ -75,5 +75,5 @@ def test_export_and_evaluate_print_their_own_lines_alone(interrupted, tiny_manif
     process = start("evaluate", out_dir, "--data", tiny_manifest, *options)
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert strange(err) == []
+    assert foreign_lines(err) == []
     assert len(out.splitlines()) == 5 and "WER" in out

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from fastwhisper_jax.arguments import PlanArguments
 from fastwhisper_jax.commands import plan as plan_command
 from fastwhisper_jax.config.recipe import load_recipe
 from fastwhisper_jax.cost import chips
@@ -78,7 +79,7 @@ def test_every_figure_of_the_costliest_phase_is_of_the_slowest(
     monkeypatch.setattr(plan_command.Compiler, "step", step)
     monkeypatch.setattr(plan_command.Compiler, "closed_form", lambda _, phase, *rest: phase)
     monkeypatch.setattr(plan_command.Compiler, "decoding", lambda *_: (None, None))
-    options = plan_command.Options(tiny_recipe, "v5e:2x2")
+    options = PlanArguments(str(tiny_recipe), topology="v5e:2x2")
     found = plan_command.make(load_recipe(tiny_recipe), options, lambda line: None)
     assert found.costliest.phase == found.closed_form_flops == slow
     assert asked == [Phase(True, False), Phase(True, True), slow]  # the last for the largest batch

@@ -1,4 +1,4 @@
-"""Plots are drawn from the metrics of runs, those under way included."""
+"""Plots are drawn from the metrics of runs, finished or not."""
 
 import json
 import sys
@@ -35,13 +35,15 @@ def test_one_and_several_runs_are_drawn(run_dir, tmp_path, ending, capsys):
     assert (tmp_path / f"one.{ending}").read_bytes() != (tmp_path / f"two.{ending}").read_bytes()
 
 
-def test_line_that_is_being_written_is_left_out(run_dir, tmp_path):
+def test_a_line_that_is_being_written_is_left_out(run_dir, tmp_path):
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')
     assert main(["plot", str(run_dir), "--out", str(tmp_path / "out.png")]) == 0
 
 
-def test_folder_without_metrics_and_unwritable_picture_are_bad_input(run_dir, tmp_path, capsys):
+def test_a_folder_without_metrics_and_an_unwritable_picture_are_bad_input(
+    run_dir, tmp_path, capsys
+):
     assert main(["plot", str(tmp_path), "--out", str(tmp_path / "out.png")]) == 2
     assert "metrics.jsonl" in capsys.readouterr().err
     assert main(["plot", str(run_dir), "--out", str(tmp_path / "absent" / "out.png")]) == 2
@@ -50,7 +52,7 @@ def test_folder_without_metrics_and_unwritable_picture_are_bad_input(run_dir, tm
     assert len(errors) == 2 and all(line.startswith("error: ") for line in errors)
 
 
-def test_where_matplotlib_is_missing_it_says_how_to_install_it(
+def test_the_error_about_missing_matplotlib_says_how_to_install_it(
     monkeypatch, run_dir, tmp_path, capsys
 ):
     monkeypatch.setitem(sys.modules, "matplotlib", None)

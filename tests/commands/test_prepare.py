@@ -1,4 +1,4 @@
-"""What was prepared is what there was: whole, the same at every call, checked when it is read."""
+"""Prepared shards hold the same audio and text as their sources, and are checked when read."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def contents(folder):
 
 @pytest.fixture
 def manifest(tiny_manifest, tmp_path):
-    """A copy that a test may change; its eight utterances are of 0.5 s to 0.7 s."""
+    """A copy that a test may change. Its eight utterances last 0.5 s to 0.7 s."""
     shutil.copytree(tiny_manifest.parent, tmp_path / "speech")
     return tmp_path / "speech" / tiny_manifest.name
 
@@ -59,7 +59,7 @@ def test_prepared_utterances_are_those_of_the_manifest_bit_for_bit(out, manifest
         np.testing.assert_array_equal(load_audio(utterance.audio), load_audio(other.audio))
 
 
-def test_planning_opens_no_audio(out):
+def test_reading_the_index_opens_no_audio(out):
     for shard in (out / "shards").iterdir():
         shard.unlink()
     assert [u.text for u in read_source(out)][:2] == ["zero", "one two"]
@@ -73,7 +73,7 @@ def test_every_16_bit_value_comes_back(tmp_path):
     np.testing.assert_array_equal(load_audio(str(tmp_path / "b.flac")), [1 - 2**-15, -1.0])
 
 
-def test_a_second_call_makes_only_what_is_missing_and_the_same(out, prepare):
+def test_a_second_call_makes_the_missing_shards_only_and_the_same_bytes(out, prepare):
     before = contents(out)
     made = (out / "shards" / "00000.flacs").stat().st_mtime_ns
     (out / "shards" / "00001.flacs").unlink()
@@ -92,7 +92,7 @@ def test_several_processes_make_the_same_shards(out, prepare, tmp_path):
     assert contents(tmp_path / "other") == contents(out)
 
 
-# Of three workers one is busy, two are idle; workers run the file too, as another module.
+# One of three workers is busy and two are idle. A spawned worker runs this file as well.
 ONE_SHARD_IS_SLOW = """
 import pathlib, sys, time
 from fastwhisper_jax.cli import main
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_all_workers_at_once_without_a_traceback(manifest, tmp_path)
 
 
 @pytest.mark.parametrize("change", ["text", "audio", "option"])
-def test_another_manifest_or_option_is_noticed(out, prepare, manifest, change):
+def test_another_manifest_or_option_is_refused(out, prepare, manifest, change):
     before = contents(out)
     options = ()
     if change == "text":
@@ -143,7 +143,7 @@ def test_another_manifest_or_option_is_noticed(out, prepare, manifest, change):
     assert contents(out) == before
 
 
-def test_what_is_too_long_or_unreadable_is_left_out_named_and_counted(prepare, manifest, tmp_path):
+def test_long_and_unreadable_utterances_are_left_out_named_and_counted(prepare, manifest, tmp_path):
     manifest.with_name("1.wav").write_text("no audio")
     broken = manifest.with_name("4.wav")  # its header is whole, its samples are not finite
     soundfile.write(broken, np.full(9_600, np.nan), 16_000, "FLOAT")
@@ -157,7 +157,7 @@ def test_what_is_too_long_or_unreadable_is_left_out_named_and_counted(prepare, m
     assert prepare("--max-seconds", "0.65").code == 1
 
 
-def test_nothing_usable_is_an_input_error_and_nothing_is_written(prepare, tmp_path):
+def test_data_without_a_usable_utterance_is_refused_and_nothing_is_written(prepare, tmp_path):
     done = prepare("--max-seconds", "0.1")
     assert done.code == 2 and "8 are longer than 0.1 s" in done.err
     assert not (tmp_path / "out").exists()
@@ -170,11 +170,11 @@ def test_a_folder_of_other_files_is_refused_and_kept(prepare, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("place", [0, 2_000, -1])
-def test_a_flipped_bit_is_found_when_its_utterance_is_read(out, place):
+@pytest.mark.parametrize("position", [0, 2_000, -1])
+def test_a_flipped_bit_is_found_when_its_utterance_is_read(out, position):
     path = out / "shards" / "00001.flacs"
     data = bytearray(path.read_bytes())
-    data[place] ^= 4
+    data[position] ^= 4
     path.write_bytes(data)
     damaged = []
     for utterance in read_source(out):
@@ -193,7 +193,9 @@ def test_a_changed_index_is_found(out):
         read_source(out)
 
 
-def test_several_sources_become_one_folder_and_a_prepared_one_is_a_source(out, prepare, tmp_path):
+def test_several_sources_become_one_folder_and_a_prepared_folder_is_a_source(
+    out, prepare, tmp_path
+):
     done = prepare(sources=[out, out], out=tmp_path / "twice")
     assert done.code == 0, done.err
     assert [u.id for u in read_source(tmp_path / "twice")] == 2 * [f"u{i}" for i in range(8)]

@@ -1,4 +1,3 @@
-import argparse
 import dataclasses
 import json
 import os
@@ -12,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from fastwhisper_jax.arguments import TranscribeArguments
 from fastwhisper_jax.commands import transcribe
-from fastwhisper_jax.commands.transcribe_arguments import Options, add_arguments, options_from
 from fastwhisper_jax.errors import InputError
 
 N_SPECIAL_AND_BYTES = 262
@@ -23,7 +22,7 @@ SECONDS = (0.3, 1.0, 31.0, 2.0)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, write_teacher, make_params, dims_with_timestamps):
-    """Random weights, and a vocabulary with timestamps."""
+    """A model of random weights whose vocabulary has timestamps."""
     dims = dims_with_timestamps
     folder = tmp_path_factory.mktemp("models") / "with-timestamps"
     return str(write_teacher(folder, dims, make_params(dims)))
@@ -44,23 +43,23 @@ def files(tmp_path_factory):
 
 
 def run(options):
-    said = []
-    return transcribe.run(options, said.append), said
+    logged = []
+    return transcribe.run(options, logged.append), logged
 
 
 def quick(model, files, **fields):
-    """Greedy, few tokens: random weights go on for ever."""
+    """Arguments for few tokens and greedy decoding, because random weights never end a text."""
     fields = {"fallback": False, "max_new_tokens": 6, "batch_size": 2, "language": "en"} | fields
-    return Options(model, tuple(files), **fields)
+    return TranscribeArguments(model, tuple(files), **fields)
 
 
-def test_several_files_are_headed_and_in_the_order_given(model, files):
-    done, said = run(quick(model, files))
+def test_texts_of_several_files_have_headings_and_keep_their_order(model, files):
+    done, logged = run(quick(model, files))
     assert done
-    assert [line.splitlines()[0] for line in said] == [f"{file}:" for file in files]
+    assert [line.splitlines()[0] for line in logged] == [f"{file}:" for file in files]
 
 
-def test_one_file_is_plain_and_its_text_that_of_many(model, files):
+def test_a_file_alone_has_the_text_that_it_has_among_others(model, files):
     _, several = run(quick(model, files, format="json"))
     assert [json.loads(line)["file"] for line in several] == list(files)
     assert all("\n" not in line for line in several)
@@ -82,37 +81,37 @@ def test_a_name_that_is_not_utf_8_is_read_and_shown_by_its_bytes(
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.flac")
     shutil.copy(files[1], odd)
     out = tmp_path / "out" if to_folder else None
-    done, said = run(quick(model, (odd, files[0]), format=format, out=out))
+    done, logged = run(quick(model, (odd, files[0]), format=format, out=out))
     assert done
     if to_folder:
-        said = [(out / os.fsdecode(b"caf\xe9.%s" % format.encode())).read_text()]
-    "".join(said).encode()
+        logged = [(out / os.fsdecode(b"caf\xe9.%s" % format.encode())).read_text()]
+    "".join(logged).encode()
     if format == "json":
-        assert json.loads(said[0])["file"] == str(tmp_path / "caf\\udce9.flac")
+        assert json.loads(logged[0])["file"] == str(tmp_path / "caf\\udce9.flac")
     elif not to_folder:
-        assert said[0].startswith(str(tmp_path / "caf\\udce9.flac:\n"))
+        assert logged[0].startswith(str(tmp_path / "caf\\udce9.flac:\n"))
 
 
 def test_unreadable_files_are_named_and_do_not_stop_the_rest(model, files, tmp_path, capsys):
     broken = tmp_path / "broken.flac"
     broken.write_bytes(b"nothing of the kind")
     given = (files[0], str(broken), str(tmp_path / "absent.wav"), files[1])
-    done, said = run(quick(model, given))
+    done, logged = run(quick(model, given))
     assert not done
-    assert [line.splitlines()[0] for line in said] == [f"{files[0]}:", f"{files[1]}:"]
+    assert [line.splitlines()[0] for line in logged] == [f"{files[0]}:", f"{files[1]}:"]
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(errors) == 2 and "broken.flac" in errors[0] and "absent.wav" in errors[1]
 
 
-def test_a_file_that_fails_half_way_is_named_too(model, files, tmp_path, capsys):
+def test_a_file_that_fails_after_it_was_opened_is_named_too(model, files, tmp_path, capsys):
     damaged = tmp_path / "damaged.wav"
     soundfile.write(damaged, np.full(1600, np.nan, np.float32), RATE, subtype="FLOAT")
-    done, said = run(quick(model, (str(damaged), files[0])))
-    assert not done and len(said) == 1
+    done, logged = run(quick(model, (str(damaged), files[0])))
+    assert not done and len(logged) == 1
     assert "damaged.wav" in capsys.readouterr().err
 
 
-def test_nothing_readable_is_bad_input(tmp_path):
+def test_a_call_without_a_readable_file_is_bad_input(tmp_path):
     absent = str(tmp_path / "absent.wav")
     with pytest.raises(InputError, match="^there is no file .*absent.wav"):
         run(quick("no model is loaded", [absent]))
@@ -129,8 +128,8 @@ def test_a_model_that_cannot_be_loaded_leaves_no_folder(files, tmp_path):
 @pytest.mark.parametrize("format", ["txt", "json", "srt", "vtt"])
 def test_a_folder_gets_a_whole_file_for_each(model, files, tmp_path, format):
     out = tmp_path / "new" / "folder"
-    done, said = run(quick(model, files, format=format, out=out))
-    assert done and not said
+    done, logged = run(quick(model, files, format=format, out=out))
+    assert done and not logged
     assert sorted(os.listdir(out)) == [f"{i}.{format}" for i in range(len(files))]
     if format == "json":
         written = json.loads((out / "2.json").read_text())
@@ -147,9 +146,9 @@ def test_subtitles_are_valid_by_other_parsers(model, files, tmp_path):
         assert len(webvtt.read(tmp_path / f"{index}.vtt")) == len(cues)
 
 
-def test_words_lie_within_the_recording(model, files):
-    _, (said,) = run(quick(model, files[2:3], format="json", word_timestamps=True))
-    content = json.loads(said)
+def test_words_are_within_the_recording(model, files):
+    _, (logged,) = run(quick(model, files[2:3], format="json", word_timestamps=True))
+    content = json.loads(logged)
     words = [word for segment in content["segments"] for word in segment["words"]]
     assert words
     for word in words:
@@ -157,17 +156,17 @@ def test_words_lie_within_the_recording(model, files):
 
 
 def test_the_language_is_detected_where_none_is_given(model, files):
-    _, (said,) = run(quick(model, files[:1], format="json", language=None))
-    assert json.loads(said)["language"] == "en"  # the only one that the vocabulary has
+    _, (logged,) = run(quick(model, files[:1], format="json", language=None))
+    assert json.loads(logged)["language"] == "en"  # the vocabulary has no other language
 
 
-def test_temperatures_are_tried_and_repeat(model, files):
+def test_sampled_texts_are_the_same_at_every_call(model, files):
     options = quick(model, files[:2], format="json", fallback=True)
     assert run(options) == run(options)
 
 
 def changed(model, folder, **generation):
-    """The model with other fields in its generation_config.json."""
+    """A copy of the model with other fields in its generation_config.json."""
     folder.mkdir()
     for name in os.listdir(model):
         (folder / name).symlink_to(os.path.join(model, name))
@@ -177,23 +176,23 @@ def changed(model, folder, **generation):
     return str(folder)
 
 
-def stamps(said):
-    tokens = [token for segment in json.loads(said)["segments"] for token in segment["tokens"]]
+def stamps(logged):
+    tokens = [token for segment in json.loads(logged)["segments"] for token in segment["tokens"]]
     return [token for token in tokens if token >= N_SPECIAL_AND_BYTES]
 
 
-def test_who_was_not_trained_with_timestamps_writes_none_unless_told(model, files, tmp_path):
+def test_a_model_trained_without_timestamps_writes_them_only_on_request(model, files, tmp_path):
     plain = changed(model, tmp_path / "plain", trained_with_timestamps=False)
     both = changed(model, tmp_path / "both", trained_with_timestamps=True)
-    said = {}
+    logged = {}
     for folder in (model, both, plain):
         for cut in (None, "timestamps", "pauses"):
-            _, (said[folder, cut],) = run(quick(folder, files[3:], format="json", cut=cut))
-    assert stamps(said[model, None]) and not stamps(said[plain, None])
+            _, (logged[folder, cut],) = run(quick(folder, files[3:], format="json", cut=cut))
+    assert stamps(logged[model, None]) and not stamps(logged[plain, None])
     for folder, default in ((model, "timestamps"), (both, "timestamps"), (plain, "pauses")):
-        assert said[folder, None] == said[folder, default]
-        assert said[folder, "timestamps"] == said[model, "timestamps"]
-        assert said[folder, "pauses"] == said[model, "pauses"]
+        assert logged[folder, None] == logged[folder, default]
+        assert logged[folder, "timestamps"] == logged[model, "timestamps"]
+        assert logged[folder, "pauses"] == logged[model, "pauses"]
 
 
 def test_a_vocabulary_without_timestamps_is_cut_at_pauses(tiny_teacher, files):
@@ -204,21 +203,21 @@ def test_a_vocabulary_without_timestamps_is_cut_at_pauses(tiny_teacher, files):
 
 
 def test_speech_segments_between_pauses_have_their_own_times(model, files, tmp_path):
-    """Two seconds of sound, two of silence, one of sound."""
+    """The recording is two seconds of sound, two of silence and one of sound."""
     sound, _ = soundfile.read(files[2], stop=3 * RATE)
     sound = np.concatenate([sound[: 2 * RATE], np.zeros(2 * RATE), sound[2 * RATE :]])
     soundfile.write(tmp_path / "a.wav", sound, RATE)
     soundfile.write(tmp_path / "silence.wav", np.zeros(RATE), RATE)
     given = (str(tmp_path / "a.wav"), str(tmp_path / "silence.wav"))
-    # Random weights would write little but timestamps, which plain decoding allows.
+    # Random weights would mostly write timestamps, which decoding without rules allows.
     text_only = list(range(N_SPECIAL_AND_BYTES, N_SPECIAL_AND_BYTES + 1501))
     plain = changed(model, tmp_path / "plain", suppress_tokens=text_only)
-    done, said = run(quick(plain, given, format="json", cut="pauses", language=None))
-    first, second = json.loads(said[0])["segments"]
-    assert done and json.loads(said[0])["language"] == "en"
+    done, logged = run(quick(plain, given, format="json", cut="pauses", language=None))
+    first, second = json.loads(logged[0])["segments"]
+    assert done and json.loads(logged[0])["language"] == "en"
     np.testing.assert_allclose([first["start"], first["end"]], [0.0, 2.2], atol=0.05)
     np.testing.assert_allclose([second["start"], second["end"]], [3.8, 5.0], atol=0.05)
-    assert json.loads(said[1])["segments"] == []
+    assert json.loads(logged[1])["segments"] == []
 
 
 def test_beams_are_searched(model, files):
@@ -244,12 +243,12 @@ def test_word_timestamps_need_alignment_heads(model, files, tmp_path):
         ({"language": "klingon"}, "klingon"),
     ],
 )
-def test_options_that_do_not_fit_are_named(model, files, fields, reason):
+def test_unusable_options_are_named(model, files, fields, reason):
     with pytest.raises(InputError, match=reason):
         run(quick(model, files, **fields))
 
 
-def test_names_that_would_collide_keep_their_ending(model, files, tmp_path):
+def test_files_of_one_stem_keep_their_ending_in_the_output(model, files, tmp_path):
     other = tmp_path / "0.wav"
     soundfile.write(other, np.zeros(1600), RATE)
     out = tmp_path / "out"
@@ -259,19 +258,12 @@ def test_names_that_would_collide_keep_their_ending(model, files, tmp_path):
         run(quick(model, (files[0], files[0]), out=out))
 
 
-def test_arguments_become_options():
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    parsed = parser.parse_args(["m", "a", "b", "--cut", "pauses", "--no-fallback"])
-    assert options_from(parsed) == Options("m", ("a", "b"), cut="pauses", fallback=False)
-    assert options_from(parser.parse_args(["m", "a"])) == Options("m", ("a",))
-
-
 def test_an_interrupt_leaves_nothing_half_written(model, files, tmp_path):
     script = """
 import sys
+from pathlib import Path
 from fastwhisper_jax.commands import transcribe
-from fastwhisper_jax.commands.transcribe_arguments import Options
+from fastwhisper_jax.arguments import TranscribeArguments
 from fastwhisper_jax.transcription import long_form
 before = long_form._decode_round
 def slow(*arguments):
@@ -280,8 +272,8 @@ def slow(*arguments):
     import time; time.sleep(30)
 long_form._decode_round = slow
 try:
-    transcribe.run(Options(sys.argv[1], tuple(sys.argv[3:]), out=__import__("pathlib").Path(
-        sys.argv[2]), language="en", fallback=False, max_new_tokens=4), print)
+    transcribe.run(TranscribeArguments(sys.argv[1], tuple(sys.argv[3:]), out=Path(sys.argv[2]),
+        language="en", fallback=False, max_new_tokens=4), print)
 except KeyboardInterrupt:
     print("interrupted")
 """
@@ -291,6 +283,6 @@ except KeyboardInterrupt:
     assert process.stdout.readline() == "round\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    said, errors = process.communicate(timeout=60)
-    assert said == "interrupted\n" and "Traceback" not in errors
+    logged, errors = process.communicate(timeout=60)
+    assert logged == "interrupted\n" and "Traceback" not in errors
     assert os.listdir(tmp_path / "out") == []

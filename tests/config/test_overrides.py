@@ -13,7 +13,7 @@ from fastwhisper_jax.config import (
     TeacherConfig,
     TrainingConfig,
 )
-from fastwhisper_jax.config.recipe import near_field, override, split_overrides
+from fastwhisper_jax.config.overrides import near_field, override, split_overrides
 from fastwhisper_jax.errors import InputError
 
 
@@ -54,7 +54,7 @@ def test_a_value_is_read_as_the_fields_type(arguments, section, value):
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("200", 200)])
-def test_a_length_is_updates_without_a_point_and_a_fraction_with_one(text, value):
+def test_a_length_without_a_point_is_an_int_and_with_one_a_float(text, value):
     warmup = change("--optimizer.warmup", text).optimizer.warmup
     assert warmup == value and type(warmup) is type(value)
 
@@ -64,7 +64,9 @@ def test_overrides_may_come_in_any_order_and_with_an_equals_sign():
         ["--training.accumulation_steps", "3"],
         ["--training.global_batch_size=12"],  # 3 does not divide the default, 8
         ["--objective.self_weight.kind", "piecewise"],
-        ["--objective.self_weight.values=0.5"],  # piecewise needs both, and they need piecewise
+        [
+            "--objective.self_weight.values=0.5"
+        ],  # the kind needs both fields, and they need the kind
         ["--objective.self_weight.boundaries", "10"],
     ]
     changed = {change(*itertools.chain(*order)) for order in itertools.permutations(arguments)}
@@ -125,7 +127,7 @@ def test_fields_that_are_not_named_keep_the_recipes_values():
         (["--optimizer.learning_rate", "nan"], "learning_rate=nan must be a finite float"),
     ],
 )
-def test_an_override_that_cannot_be_used_says_what_would_be(arguments, message):
+def test_an_unusable_override_is_refused_with_what_would_be_right(arguments, message):
     with pytest.raises(InputError) as raised:
         change(*arguments)
     assert message in str(raised.value)
@@ -155,7 +157,7 @@ def test_the_near_field_is_found_with_or_without_its_section(name, field):
         ["train", "--training.steps", "5", "--run-dir", "a.b", "r.py", "--data.train", "x", "y"],
     ],
 )
-def test_a_commands_own_arguments_stand_anywhere_among_the_overrides(arguments):
+def test_a_commands_own_arguments_may_come_anywhere_among_the_overrides(arguments):
     own, overrides = split_overrides(arguments)
     assert sorted(own) == ["--run-dir", "a.b", "r.py", "train"]
     assert own[0] == "train" and own[own.index("--run-dir") + 1] == "a.b"

@@ -13,10 +13,11 @@ from fastwhisper_jax.config import (
     TeacherConfig,
     TrainingConfig,
 )
-from fastwhisper_jax.config.recipe import field_help, fields, from_json, load_recipe, to_json
+from fastwhisper_jax.config.overrides import field_help
+from fastwhisper_jax.config.recipe import fields, from_json, load_recipe, to_json
 from fastwhisper_jax.errors import InputError
 
-# Every field away from its default, of every type that there is.
+# Differs from the default in every field that can, with values of every type.
 CHANGED = Config(
     teacher=TeacherConfig(path="models/über", dtype="bfloat16"),
     student=StudentConfig(
@@ -60,7 +61,7 @@ CHANGED = Config(
 )
 
 
-def test_the_fields_are_every_leaf_once_with_its_value():
+def test_fields_yields_every_field_once_with_its_value():
     names = [name for name, _, _ in fields(CHANGED)]
     assert len(names) == len(set(names))
     leaves = {}
@@ -73,7 +74,7 @@ def test_the_fields_are_every_leaf_once_with_its_value():
     assert leaves["objective.teacher_weight.boundaries"] == (10, 0.5)
     defaults = {name: value for name, _, value in fields(Config())}
     same = {name for name, value in leaves.items() if defaults[name] == value}
-    # SpecAugment excludes the cache; the others make up the schedules' unused halves.
+    # SpecAugment excludes the cache. The schedules leave the others unused.
     assert same == {
         "data.encoder_cache",
         "objective.teacher_weight.init_value",
@@ -103,7 +104,7 @@ def test_help_shows_each_field_with_its_type_and_value():
 def test_json_gives_back_the_config_down_to_the_types(config):
     again = from_json(to_json(config))
     assert again == config
-    # 1 update and 1.0 of the run are equal numbers.
+    # 1 is one update and 1.0 is the whole run, although the numbers are equal.
     assert repr(again) == repr(config)
 
 
@@ -125,7 +126,7 @@ def test_json_of_another_version_is_refused(damage, message):
         from_json(json.dumps(values))
 
 
-def test_text_that_is_no_json_is_refused():
+def test_text_that_is_not_json_is_refused():
     with pytest.raises(InputError, match="not JSON"):
         from_json('{"teacher": ')
 
@@ -169,7 +170,7 @@ def test_a_recipe_that_cannot_be_used_is_named_with_the_reason(tmp_path, content
     assert message in str(raised.value)
 
 
-def test_of_recipes_beside_a_mistyped_one_the_nearest_is_named(tmp_path):
+def test_the_error_about_a_mistyped_path_names_the_nearest_recipe(tmp_path):
     for name in ("askd_base_en.py", "ce_base_en.py"):
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=r"did you mean .*/askd_base_en\.py\?"):

@@ -19,7 +19,7 @@ from fastwhisper_jax.errors import InputError
 LINEAR = {"kind": "linear", "init_value": 1.0}
 PIECEWISE = {"kind": "piecewise", "boundaries": (0.5,), "values": (0.2,)}
 
-# Section, fields that break one rule, what the message must name.
+# A section, fields that break one of its rules, and a part of the message.
 BROKEN = [
     (ScheduleConfig, {"init_value": -0.1}, "init_value=-0.1 must be at least 0"),
     (ScheduleConfig, LINEAR | {"end_value": -1.0}, "end_value=-1.0 must be at least 0"),
@@ -133,7 +133,7 @@ def test_all_broken_rules_of_a_section_are_named_at_once():
         (MeshConfig, {"data": 4, "fsdp": 2}),
     ],
 )
-def test_values_at_the_edge_of_a_rule_are_taken(section, values):
+def test_values_at_the_edge_of_a_rule_are_accepted(section, values):
     assert dataclasses.asdict(section(**values)).items() >= values.items()
 
 

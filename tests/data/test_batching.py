@@ -11,6 +11,7 @@ from fastwhisper_jax.data.batching import (
     layouts_in_order,
     select_fitting,
 )
+from fastwhisper_jax.distillation.collate import whisper_row_tokens
 from fastwhisper_jax.errors import InputError
 
 _JOINING = {"join_probability": 0.7}
@@ -34,39 +35,39 @@ def _row_tokens(sizes, row):
     return 4 + sum(sizes[index].label_tokens for index in row)
 
 
-def _utterances(plans):
-    return [index for plan in plans for row in plan.rows for index in row]
+def _utterances(layouts):
+    return [index for layout in layouts for row in layout.rows for index in row]
 
 
 @pytest.mark.parametrize("joining", [{}, _JOINING, {"join_probability": 1.0}])
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 203])
 def test_each_utterance_occurs_exactly_once_an_epoch(count, joining):
-    plans = epoch_layouts(_sizes(count), _rules(**joining), epoch=3)
-    assert Counter(_utterances(plans)) == Counter(range(count))
-    assert all(len(plan.rows) == 8 for plan in plans)
+    layouts = epoch_layouts(_sizes(count), _rules(**joining), epoch=3)
+    assert Counter(_utterances(layouts)) == Counter(range(count))
+    assert all(len(layout.rows) == 8 for layout in layouts)
     # Only the very last batch has empty rows, after its full ones.
-    assert all(all(plan.rows) for plan in plans[:-1])
-    last = [bool(row) for row in plans[-1].rows]
+    assert all(all(layout.rows) for layout in layouts[:-1])
+    last = [bool(row) for row in layouts[-1].rows]
     assert last[0] and last == sorted(last, reverse=True)
 
 
 def test_a_row_stands_in_the_shortest_bucket_that_holds_it():
     sizes = _sizes(203)
-    plans = epoch_layouts(sizes, _rules(), epoch=0)
-    for plan in plans:
-        longest = max(_row_tokens(sizes, row) for row in plan.rows)
-        assert plan.target_length == next(t for t in (16, 32, 64) if t >= longest)
+    layouts = epoch_layouts(sizes, _rules(), epoch=0)
+    for layout in layouts:
+        longest = max(_row_tokens(sizes, row) for row in layout.rows)
+        assert layout.target_length == next(t for t in (16, 32, 64) if t >= longest)
     # Whole batches come first; what is left over fills less than one batch a bucket.
-    assert sum(plan.rows[-1] == () for plan in plans) <= 1
-    assert {plan.target_length for plan in plans} == {16, 32, 64}
+    assert sum(layout.rows[-1] == () for layout in layouts) <= 1
+    assert {layout.target_length for layout in layouts} == {16, 32, 64}
 
 
 def test_the_order_is_fixed_by_seed_and_epoch():
     sizes = _sizes(100)
-    plans = epoch_layouts(sizes, _rules(**_JOINING), epoch=1)
-    assert plans == epoch_layouts(sizes, _rules(**_JOINING), epoch=1)
-    assert _utterances(plans) != _utterances(epoch_layouts(sizes, _rules(**_JOINING), epoch=2))
-    assert _utterances(plans) != _utterances(
+    layouts = epoch_layouts(sizes, _rules(**_JOINING), epoch=1)
+    assert layouts == epoch_layouts(sizes, _rules(**_JOINING), epoch=1)
+    assert _utterances(layouts) != _utterances(epoch_layouts(sizes, _rules(**_JOINING), epoch=2))
+    assert _utterances(layouts) != _utterances(
         epoch_layouts(sizes, _rules(seed=1, **_JOINING), epoch=1)
     )
 
@@ -78,8 +79,8 @@ def test_the_order_does_not_change_between_versions():
 
 def test_joined_utterances_never_exceed_context_or_bucket_and_share_their_group():
     sizes = _sizes(300, groups="ab")
-    plans = epoch_layouts(sizes, _rules(join_probability=1.0), epoch=0)
-    rows = [row for plan in plans for row in plan.rows if row]
+    layouts = epoch_layouts(sizes, _rules(join_probability=1.0), epoch=0)
+    rows = [row for layout in layouts for row in layout.rows if row]
     for row in rows:
         seconds = sum(sizes[index].seconds for index in row)
         assert seconds <= 30.0
@@ -92,18 +93,18 @@ def test_joined_utterances_are_adjacent_in_the_order_without_joining():
     sizes = [UtteranceSize(10.0, 4, 2)] * 16
     order = _utterances(epoch_layouts(sizes, _rules(), epoch=0))
     joined = epoch_layouts(sizes, _rules(join_probability=1.0), epoch=0)
-    rows = [row for plan in joined for row in plan.rows if row]
+    rows = [row for layout in joined for row in layout.rows if row]
     assert _utterances(joined) == order
     assert [len(row) for row in rows] == [3, 3, 3, 3, 3, 1]
 
 
 def test_without_joining_each_row_is_one_utterance():
-    plans = epoch_layouts(_sizes(50), _rules(), epoch=0)
-    assert all(len(row) <= 1 for plan in plans for row in plan.rows)
+    layouts = epoch_layouts(_sizes(50), _rules(), epoch=0)
+    assert all(len(row) <= 1 for layout in layouts for row in layout.rows)
 
 
-def _timestamped(plans):
-    return {index for plan in plans for index in plan.timestamped}
+def _timestamped(layouts):
+    return {index for layout in layouts for index in layout.timestamped}
 
 
 def test_rows_with_timestamps_are_as_many_as_asked_and_fixed_by_seed_and_epoch():
@@ -120,7 +121,7 @@ def test_timestamps_change_neither_the_order_nor_what_is_joined():
     sizes, rules = _sizes(200), _rules(join_probability=0.5, buckets=(400,))
     plain = epoch_layouts(sizes, rules, epoch=0)
     stamped = epoch_layouts(sizes, dataclasses.replace(rules, timestamp_probability=0.5), epoch=0)
-    assert [plan.rows for plan in stamped] == [plan.rows for plan in plain]
+    assert [layout.rows for layout in stamped] == [layout.rows for layout in plain]
     assert _timestamped(stamped) and not _timestamped(plain)
 
 
@@ -129,16 +130,22 @@ def test_buckets_count_the_two_timestamps_of_each_utterance():
     sizes = [UtteranceSize(1.0, 4, 4)] * 8
     for utterances, length in ((1, 9), (2, 15), (3, 21)):
         longest = {"buckets": (length - 1, length), "context_seconds": float(utterances)}
-        rules = _rules(join_probability=1.0, timestamp_probability=1.0, **longest)
-        plans = epoch_layouts(sizes, rules, epoch=0)
-        assert plans[0].target_length == length
-        assert max(map(len, plans[0].rows)) == utterances
+        rules = _rules(
+            join_probability=1.0,
+            timestamp_probability=1.0,
+            row_tokens=whisper_row_tokens,
+            **longest,
+        )
+        layouts = epoch_layouts(sizes, rules, epoch=0)
+        assert layouts[0].target_length == length
+        assert max(map(len, layouts[0].rows)) == utterances
 
 
 def test_a_row_that_timestamps_would_make_too_long_has_none():
     sizes = [UtteranceSize(1.0, 4, 12), UtteranceSize(1.0, 4, 11)]
-    (plan,) = epoch_layouts(sizes, _rules(timestamp_probability=1.0, buckets=(16,)), epoch=0)
-    assert plan.timestamped == {1}
+    rules = _rules(timestamp_probability=1.0, buckets=(16,), row_tokens=whisper_row_tokens)
+    (layout,) = epoch_layouts(sizes, rules, epoch=0)
+    assert layout.timestamped == {1}
 
 
 def test_what_does_not_fit_is_dropped_and_counted():
@@ -170,7 +177,7 @@ def test_rules_that_cannot_hold_are_input_errors(changes):
 
 def test_in_order_each_utterance_has_its_own_row_in_the_given_order():
     sizes = _sizes(11)
-    plans = layouts_in_order(sizes, 4, (16, 64))
-    assert [row for plan in plans for row in plan.rows] == [(i,) for i in range(11)] + [()]
-    for plan in plans:
-        assert plan.target_length >= max(_row_tokens(sizes, row) for row in plan.rows if row)
+    layouts = layouts_in_order(sizes, 4, (16, 64))
+    assert [row for layout in layouts for row in layout.rows] == [(i,) for i in range(11)] + [()]
+    for layout in layouts:
+        assert layout.target_length >= max(_row_tokens(sizes, row) for row in layout.rows if row)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import fastwhisper_jax.demo
+from fastwhisper_jax.arguments import EvaluateArguments
 from fastwhisper_jax.commands import evaluate
 from fastwhisper_jax.demo.corpus import TEACHER_VOICES, CorpusSpec, write_corpus
 from fastwhisper_jax.demo.sentences import sentences
@@ -37,5 +38,7 @@ def test_its_tokenizer_writes_every_sentence_and_reads_it_back():
 def test_it_hears_sentences_that_it_was_not_trained_on(tmp_path):
     spec = CorpusSpec("speech", "test", TEACHER_VOICES, 16, seed=77)
     manifest = write_corpus(spec, tmp_path, lambda _: None)
-    options = evaluate.Options(str(TEACHER), str(manifest), max_new_tokens=60, normalizer="basic")
-    assert evaluate.run(options).wer < HIGHEST_WER
+    given = EvaluateArguments(
+        str(TEACHER), data=str(manifest), max_new_tokens=60, normalizer="basic"
+    )
+    assert evaluate.run(given).wer < HIGHEST_WER

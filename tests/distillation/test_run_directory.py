@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from fastwhisper_jax.config.recipe import load_recipe, override
+from fastwhisper_jax.config.overrides import override
+from fastwhisper_jax.config.recipe import load_recipe
 from fastwhisper_jax.distillation.run_directory import (
     check_run_dir,
     read_config,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import tiny_run as tiny
 
-from fastwhisper_jax.data.corpus import Corpus
+from fastwhisper_jax.data.corpus import Corpus, UtteranceTokens
 from fastwhisper_jax.distillation import array_store
 from fastwhisper_jax.distillation import fill_caches as caching
 from fastwhisper_jax.distillation.array_store import ArrayStore, open_store
@@ -23,7 +23,6 @@ from fastwhisper_jax.distillation.teacher_cache import (
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.options import ModelOptions
-from fastwhisper_jax.models.whisper.tokens import UtteranceTokens
 
 SHAPE = (3, 4)
 
@@ -31,11 +30,6 @@ SHAPE = (3, 4)
 @pytest.fixture(scope="module")
 def corpus(audio):
     return tiny.make_corpus(audio)
-
-
-def part(corpus, indices):
-    fields = (getattr(corpus, name) for name in ("utterances", "tokens", "sizes"))
-    return Corpus(*(tuple(field[i] for i in indices) for field in fields), corpus.summary)
 
 
 def contents(folder):
@@ -254,8 +248,8 @@ def test_bits_do_not_depend_on_what_else_stands_in_the_batch(corpus, tmp_path):
         return tiny.make_data(config, chosen, tiny.make_mesh_of_one())
 
     data = filled(tmp_path / "whole", corpus)
-    filled(tmp_path / "mixed", part(corpus, [9, 2, 5]))
-    filled(tmp_path / "mixed", part(corpus, [10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]))
+    filled(tmp_path / "mixed", corpus.select([9, 2, 5]))
+    filled(tmp_path / "mixed", corpus.select([10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]))
     whole = contents(tmp_path / "whole")
     assert len(whole) == 2 * len(corpus.utterances)
     assert contents(tmp_path / "mixed") == whole

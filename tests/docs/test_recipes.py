@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fastwhisper_jax.config import Config
-from fastwhisper_jax.config.recipe import field_help
+from fastwhisper_jax.config.overrides import field_help
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 ROW = re.compile(r"^\| `(\w+\.[\w.]+)` \| (.+) \| `(.*)` \| (.+) \|$", re.MULTILINE)

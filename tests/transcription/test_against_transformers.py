@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from fastwhisper_jax.arguments import TranscribeArguments
 from fastwhisper_jax.audio.files import load_audio
 from fastwhisper_jax.commands import transcribe
-from fastwhisper_jax.commands.transcribe_arguments import Options
 from fastwhisper_jax.data.manifest import read_manifest
 from fastwhisper_jax.evaluation.normalizers import normalizer
 
@@ -97,8 +97,10 @@ def theirs(real_teacher, long_recording, word_recordings):
 
 def ours_says(teacher, files, **fields):
     said = []
-    options = Options(str(teacher), tuple(map(str, files)), format="json", language="en", **fields)
-    assert transcribe.run(options, said.append)
+    given = TranscribeArguments(
+        str(teacher), tuple(map(str, files)), format="json", language="en", **fields
+    )
+    assert transcribe.run(given, said.append)
     return [json.loads(content) for content in said]
 
 
