@@ -328,3 +328,45 @@ def test_one_compile_a_label_bucket(shared, teacher, batches):
     assert trainer.step._cache_size() == 2
     # Of what the phase leaves out, there is no mean.
     assert all(np.isnan([row["kl_teacher"], row["kl_self"]]).all() for row in rows)
+
+
+@pytest.mark.parametrize("frozen", [("encoder",), ()])
+def test_a_frozen_encoder_of_the_students_own_has_no_dropout(frozen, own, teacher, monkeypatch):
+    """Its output is the same at each update, as a cached one would be."""
+    keys, encode = [], whisper.encode
+
+    def encode_and_note(params, dims, log_mel, options, dropout_key=None):
+        if dims == own.student:
+            keys.append(dropout_key)
+        return encode(params, dims, log_mel, options, dropout_key)
+
+    monkeypatch.setattr(whisper, "encode", encode_and_note)
+    mesh = tiny.make_mesh_of_one()
+    task = own._replace(frozen=frozen).task(mesh, teacher)
+    batch = {
+        "log_mel": np.zeros((ROWS, tiny.TEACHER.n_frames, tiny.TEACHER.n_mels), np.float32),
+        **dict.fromkeys(("input_ids", "labels"), np.zeros((ROWS, LENGTH), np.int32)),
+        "label_mask": np.ones((ROWS, LENGTH), np.float32),
+    }
+    weights = tiny_step.weights_at(BEGIN)
+    phase = Phase(runs_teacher=False, runs_self_teacher=False)
+    jax.eval_shape(
+        lambda key: task.sums(*task.initial_params(), teacher, None, batch, weights, key, phase),
+        jax.random.key(0),
+    )
+    assert [key is None for key in keys] == [bool(frozen)]
+
+
+def test_an_update_in_bfloat16_is_that_of_float32_to_its_rounding(
+    shared, teacher, batches, shared_run
+):
+    before, after = shared_run[0][:2]
+    narrow = tiny_step.Trainer(shared._replace(options=ModelOptions(dtype="bfloat16")), teacher)
+    state, metrics = narrow.update(before, batches[0])
+    total, count = metrics["loss"]
+    np.testing.assert_allclose(total / count, shared_run[1][0]["loss"], rtol=1e-2)
+    ours, theirs = map(tiny_step.gradient, (state, after))
+    squares = jax.tree.map(lambda x, y: [np.sum((x - y) ** 2), np.sum(y**2)], ours, theirs)
+    apart, whole = np.sum(np.reshape(jax.tree.leaves(squares), (-1, 2)), axis=0)
+    assert np.sqrt(apart / whole) < 0.03
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(state.params))
