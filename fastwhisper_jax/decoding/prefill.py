@@ -164,9 +164,11 @@ def extend_texts(
 
 def next_logits(start: Prefill, states: jax.Array) -> jax.Array:
     """(B, V) float32 logits of the token that follows states (B, D)."""
-    # As VD,BD->VB the embedding is read in the order of its memory, which is faster on CPU.
+    # As VD,BD->VB the embedding is read in the order of its memory, which is faster on CPU. Without
+    # the barrier, XLA would merge the transposition with the product, and read it otherwise.
     embedding = start.weights["embed_tokens"]
-    return jnp.einsum("VD,BD->VB", embedding, states, preferred_element_type=jnp.float32).T
+    logits = jnp.einsum("VD,BD->VB", embedding, states, preferred_element_type=jnp.float32)
+    return jax.lax.optimization_barrier(logits).T
 
 
 def no_speech_probability(start: Prefill, no_speech: int) -> jax.Array:
