@@ -69,8 +69,8 @@ def read_hub(hub_id: str, split: str | None) -> tuple[list[Utterance], list[Drop
     """
     datasets = _import_datasets()
     fault = (
-        f"{hub_id} is no local path, and no data set of that id could be loaded from the Hugging "
-        "Face hub"
+        f"{hub_id} is not a local path, and no data set of that id could be loaded from the "
+        "Hugging Face hub"
     )
     with _errors_in_one_line(fault, "correct the path or the id, or check the network"):
         dataset = datasets.load_dataset(hub_id, split=split)
@@ -182,8 +182,8 @@ def _utterances(dataset: Any, name: str) -> tuple[list[Utterance], list[Dropped]
         # Do not let datasets decode the audio: it needs torch for that.
         dataset = dataset.cast_column("audio", datasets.Audio(decode=False))
     audio = dataset.select_columns(["audio"])
-    text = next((column for column in TEXT_COLUMNS if column in columns), None)
-    values: dict[str | None, list[Any]] = collections.defaultdict(lambda: [None] * len(dataset))
+    text = next((column for column in TEXT_COLUMNS if column in columns), TEXT_COLUMNS[0])
+    values: dict[str, list[Any]] = collections.defaultdict(lambda: [None] * len(dataset))
     for column in ("id", "language", "duration", text):
         if column is not None and column in columns:
             values[column] = _column(dataset, column, name)

@@ -78,7 +78,7 @@ def read_usable(
     if path.is_dir() or path.suffix == ".parquet" and path.is_file():
         if is_remote(path):
             raise InputError(
-                f"{source} is no prepared folder; data in an object store must be a manifest "
+                f"{source} is not a prepared folder; data in an object store must be a manifest "
                 "(.jsonl) or a folder that fastwhisper prepare made: prepare it"
             )
         utterances, faults = hugging_face.read_local(Path(path), split, str(source))
@@ -116,8 +116,8 @@ def _with_durations(utterances: Sequence[Utterance]) -> tuple[list[Utterance], l
             if utterance.offset >= length or end > length + _END_TOLERANCE_SECONDS:
                 reason = (
                     f"utterance {utterance.id} ends at {end:.3f} s and its audio "
-                    f"{audio_name(utterance.audio)} at {length:.3f} s; it must lie within: correct "
-                    '"offset" and "duration"'
+                    f"{audio_name(utterance.audio)} at {length:.3f} s; it must be within its "
+                    'audio: correct "offset" and "duration"'
                 )
                 faults.append(Dropped(utterance.id, reason))
                 continue

@@ -81,7 +81,7 @@ def test_a_manifest_may_lie_beside_its_audio_in_a_store(objects, tiny_manifest):
     del objects["bucket/raw/3.wav"]
     with pytest.raises(InputError, match=r"gs://bucket/raw/3\.wav cannot be read as audio"):
         read_source("gs://bucket/raw/speech.jsonl")
-    with pytest.raises(InputError, match="gs://bucket/raw is no prepared folder"):
+    with pytest.raises(InputError, match="gs://bucket/raw is not a prepared folder"):
         read_source("gs://bucket/raw")
     with pytest.raises(InputError, match=r"manifest gs://bucket/none\.jsonl cannot be read"):
         read_source("gs://bucket/none.jsonl")

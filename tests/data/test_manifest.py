@@ -26,7 +26,7 @@ def test_fields_are_read_and_audio_is_relative_to_the_manifest(tmp_path):
     ]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_first_line(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"audio": "a.wav"}\r\n')
     assert read_manifest(path)[0].id == "a.wav"
@@ -71,7 +71,7 @@ def test_a_line_that_is_not_utf_8_is_named(tmp_path):
         read_manifest(path)
 
 
-def test_a_character_that_json_escapes_in_two_halves_is_whole(tmp_path):
+def test_a_character_that_json_escapes_as_a_surrogate_pair_is_read(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text(r'{"audio": "a.wav", "text": "\ud83d\ude00"}')
     assert read_manifest(path)[0].text == "\N{GRINNING FACE}"

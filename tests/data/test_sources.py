@@ -35,7 +35,7 @@ def hugging_face(monkeypatch, tmp_path):
 
 
 def _table(folder, text_column="text", rows=3):
-    """Rows of 0.5 s, 1.0 s, 1.5 s, ... of audio, embedded as data sets on the hub have it."""
+    """Rows of 0.5 s, 1.0 s, 1.5 s, ... of audio, embedded as in data sets on the hub."""
     files = [_write(folder / f"{row}.flac", 0.5 * (row + 1)) for row in range(rows)]
     audio = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
     kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
@@ -49,7 +49,7 @@ def _table(folder, text_column="text", rows=3):
 
 
 def _saved(datasets, table, folder):
-    """What `Dataset.save_to_disk` of a set with an Audio column leaves."""
+    """Saves a data set with an Audio column to disk."""
     features = {name: datasets.Value("string") for name in table.column_names if name != "audio"}
     info = datasets.DatasetInfo(features=datasets.Features({"audio": datasets.Audio(), **features}))
     dataset = datasets.Dataset(table, info=info)
@@ -98,9 +98,9 @@ def test_all_audio_that_cannot_be_read_is_reported_at_once(tmp_path):
 @pytest.mark.parametrize(
     "part", [{"offset": 0.5}, {"offset": 0.3, "duration": 0.3}, {"duration": 1}]
 )
-def test_a_part_that_lies_outside_of_its_file_is_an_input_error(tmp_path, part):
+def test_a_part_outside_its_file_is_an_input_error(tmp_path, part):
     _write(tmp_path / "a.wav", 0.5)
-    with pytest.raises(InputError, match="it must lie within"):
+    with pytest.raises(InputError, match="it must be within its audio"):
         read_source(_manifest(tmp_path, [{"audio": "a.wav", **part}]))
 
 
@@ -111,7 +111,7 @@ def test_a_source_that_is_not_there_is_an_input_error(name):
 
 
 def test_a_hub_id_that_cannot_be_loaded_is_an_input_error(hugging_face):
-    with pytest.raises(InputError, match="owner/none is no local path") as caught:
+    with pytest.raises(InputError, match="owner/none is not a local path") as caught:
         read_source("owner/none")
     assert "\n" not in str(caught.value)
 
@@ -121,7 +121,7 @@ def test_a_hub_id_that_cannot_be_loaded_is_an_input_error(hugging_face):
 def test_a_parquet_file_is_read_without_decoding(hugging_face, tmp_path, text_column, says_audio):
     path = tmp_path / "set.parquet"
     table = _table(tmp_path, text_column)
-    if says_audio:  # as files on the hub do: their schema names the Audio feature
+    if says_audio:  # files on the hub name the Audio feature in their schema
         features = {name: {"dtype": "string", "_type": "Value"} for name in table.column_names}
         features["audio"] = {"_type": "Audio"}
         about = json.dumps({"info": {"features": features}})
@@ -140,7 +140,7 @@ def test_a_parquet_file_is_read_without_decoding(hugging_face, tmp_path, text_co
     ],
 )
 def test_one_split_of_a_folder_of_parquet_files_is_read(hugging_face, tmp_path, train, test):
-    folder = tmp_path / "train" / "set"  # what stands above the folder says nothing
+    folder = tmp_path / "train" / "set"  # the name of a folder above does not count
     table = _table(tmp_path)
     for name, rows in ((train, table), (test, table.slice(0, 1))):
         path = folder / f"{name}.parquet"
@@ -153,7 +153,7 @@ def test_one_split_of_a_folder_of_parquet_files_is_read(hugging_face, tmp_path, 
         read_source(folder)
 
 
-def test_parquet_files_that_name_no_split_are_one(hugging_face, tmp_path):
+def test_parquet_files_without_split_names_are_one_split(hugging_face, tmp_path):
     table = _table(tmp_path)
     for row in range(3):
         pyarrow.parquet.write_table(table.slice(row, 1), tmp_path / f"latest-{row}.parquet")
@@ -179,7 +179,7 @@ def test_parquet_files_that_name_no_split_are_one(hugging_face, tmp_path):
         ("data/latest-0.parquet", None),
     ],
 )
-def test_the_split_of_a_parquet_file_is_what_its_name_or_folder_says(file, split):
+def test_the_name_or_folder_of_a_parquet_file_tells_its_split(file, split):
     assert split_name(Path(file)) == split
 
 
@@ -209,7 +209,7 @@ def test_a_data_set_that_names_files_reads_them(hugging_face, tmp_path):
     assert load_audio(utterances[1].audio).shape == (8_000,)
 
 
-def test_what_is_no_data_set_is_an_input_error(hugging_face, tmp_path):
+def test_a_path_without_a_data_set_is_an_input_error(hugging_face, tmp_path):
     with pytest.raises(InputError, match="holds no data set"):
         read_source(tmp_path)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 but not really")
@@ -229,7 +229,7 @@ def test_a_column_of_a_wrong_type_is_an_input_error(hugging_face, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [pyarrow.float64(), pyarrow.float32(), pyarrow.int32()], ids=str)
-def test_a_duration_that_is_none_is_known_before_the_run(hugging_face, tmp_path, kind):
+def test_an_invalid_duration_is_found_before_the_run(hugging_face, tmp_path, kind):
     bad = [0, -1] if kind == pyarrow.int32() else [float("nan"), float("inf"), 0, -1]
     table = _table(tmp_path, rows=len(bad) + 2)
     durations = pyarrow.array([1, None, *bad], kind)
@@ -246,7 +246,7 @@ def test_a_duration_that_is_none_is_known_before_the_run(hugging_face, tmp_path,
 
 
 def test_text_that_is_not_utf_8_is_an_input_error(hugging_face, tmp_path):
-    half = b"\xed\xa0\xbd"  # what some write for one half of a surrogate pair
+    half = b"\xed\xa0\xbd"  # some programs write half of a surrogate pair like this
     ends = pyarrow.py_buffer(np.array([0, len(half)], np.int32).tobytes())
     text = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, ends, pyarrow.py_buffer(half)])
     table = _table(tmp_path, rows=1).drop_columns(["text"]).append_column("text", text)

@@ -1,4 +1,4 @@
-"""The synthesiser comes with the extra `demo`."""
+"""Skips tests of speech where the extra `demo`, which brings the synthesiser, is not installed."""
 
 import importlib.util
 

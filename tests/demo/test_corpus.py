@@ -1,4 +1,4 @@
-"""A corpus: what a manifest promises is there, and every voice has its turn."""
+"""The recordings of a corpus match its manifest."""
 
 import soundfile
 

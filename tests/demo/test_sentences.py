@@ -1,11 +1,11 @@
-"""Sentences: enough of them, the same for all, and none of the test set trained on."""
+"""Sentences are many, the same on every machine, and never shared by training and test."""
 
 import pytest
 
 from fastwhisper_jax.demo.sentences import sentences, vocabulary
 
 
-def test_no_test_sentence_is_trained_on_whatever_the_seeds():
+def test_no_seed_gives_a_test_sentence_for_training():
     trained = {text for seed in range(3) for text in sentences("train", 2000, seed)}
     tested = {text for seed in range(3) for text in sentences("test", 300, seed)}
     assert len(trained) > 4500 and len(tested) > 700
@@ -34,7 +34,7 @@ def test_every_word_is_of_the_vocabulary_and_most_of_it_occurs():
     assert said | {"oh"} == vocabulary() and 150 <= len(said) <= 250
 
 
-def test_words_in_no_order_are_of_the_same_vocabulary():
+def test_words_in_random_order_are_of_the_same_vocabulary():
     said = [text.split() for text in sentences("words", 500, 0)]
     assert {word for words in said for word in words} <= vocabulary()
     assert {len(words) for words in said} == {1, 2, 3, 4}

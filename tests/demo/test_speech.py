@@ -1,4 +1,4 @@
-"""Speech: 16 kHz, audible, other for other voices, and the same from a fresh process."""
+"""Synthesised speech is 16 kHz, audible, and the same from every new process."""
 
 import hashlib
 import subprocess
@@ -41,7 +41,7 @@ def test_every_voice_speaks_audibly_and_within_the_window(voice):
     assert 0.02 < np.sqrt(np.mean(samples**2)) and np.abs(samples).max() <= 1.0
 
 
-def test_a_faster_rate_is_shorter_and_speech_lies_below_8_khz():
+def test_a_faster_rate_is_shorter_and_most_power_is_below_4_khz():
     slow, fast = (synthesise(LONG, SEEN_VOICES[0], rate) for rate in (140, 200))
     assert 1.2 < len(slow) / len(fast) < 1.7
     power = np.abs(np.fft.rfft(slow)) ** 2
@@ -49,7 +49,7 @@ def test_a_faster_rate_is_shorter_and_speech_lies_below_8_khz():
     assert power[hz < 4_000].sum() > 0.7 * power.sum()
 
 
-def test_nobody_trains_on_an_unseen_voice_or_on_its_larynx():
+def test_nobody_trains_on_an_unseen_voice_or_on_its_variant():
     trained = {voice.variant for voice in (*TEACHER_VOICES, *SEEN_VOICES)}
     assert not trained & {voice.variant for voice in UNSEEN_VOICES}
     assert not {voice.variant for voice in TEACHER_VOICES} & {v.variant for v in SEEN_VOICES}

@@ -1,4 +1,4 @@
-"""The shipped teacher: small, whole, and able to hear what it was trained for."""
+"""The shipped teacher is small and complete, and transcribes what it was trained for."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the demo's teacher is trained on, and the script that trains it, without what takes long."""
+"""The inputs of the demo's teacher and the script that trains it, with slow steps replaced."""
 
 import os
 import subprocess
@@ -47,17 +47,17 @@ def test_without_a_folder_it_says_what_it_needs():
 
 
 def run_script(folder, *arguments):
-    """Runs the script with programs that only note their arguments; gives what they noted."""
+    """Runs the script with programs that only write down their arguments; returns these."""
     for name in ("python", "fastwhisper"):
         program = folder / name
-        program.write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" "" >> {folder}/noted\n')
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" "" >> {folder}/calls.txt\n')
         program.chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [SCRIPT, *arguments], env={**os.environ, "PATH": path}, capture_output=True, text=True
     )
-    noted = folder / "noted"
-    calls = noted.read_text().split("\n\n") if noted.exists() else []
+    file = folder / "calls.txt"
+    calls = file.read_text().split("\n\n") if file.exists() else []
     return done, [call.splitlines() for call in calls if call]
 
 

@@ -1,5 +1,7 @@
-"""Tiny random Whispers as Hugging Face folders, every leaf different: one with a vocabulary of its
-own, one with Whisper's, which some runtimes insist on."""
+"""Tiny random Whispers as Hugging Face folders: one with a tiny vocabulary, one with Whisper's.
+
+Some runtimes need Whisper's vocabulary. No two parameters are equal.
+"""
 
 import itertools
 import json
@@ -18,7 +20,7 @@ FULL_VOCABULARY = ModelDimensions(
     n_audio_ctx=1500,
     n_audio_head=1,
     n_audio_layer=1,
-    n_audio_mlp=256,  # whisper.cpp takes 4 x the width for granted
+    n_audio_mlp=256,  # whisper.cpp assumes 4 x the width
     n_vocab=51865,
     n_text_ctx=448,
     n_text_head=1,
@@ -30,7 +32,7 @@ FULL_VOCABULARY = ModelDimensions(
 
 @pytest.fixture(scope="session")
 def dims() -> ModelDimensions:
-    """All sizes differ, except the two numbers of heads and what the context must be."""
+    """Sizes that differ as far as they can, so that no two can be mistaken for each other."""
     return ModelDimensions(
         n_mels=8,
         n_audio_ctx=100,
@@ -53,29 +55,32 @@ def params(dims, make_params):
 
 @pytest.fixture
 def teacher_folder(dims, params, write_teacher, tmp_path) -> Path:
-    """What a published Whisper's folder holds, as a fresh copy that a test may damage."""
+    """A folder like that of a published Whisper. Each test gets a fresh one and may damage it."""
     return write_teacher(tmp_path / "teacher", dims, params)
 
 
 @pytest.fixture(scope="session")
 def full_teacher(write_teacher, make_params, tmp_path_factory) -> Path:
-    """A Whisper that every runtime takes, and that says "AAs" to whatever it hears.
+    """A Whisper that every runtime accepts. It transcribes all audio as "AAs", one certain token.
 
-    A text of one sure token: random weights would go on to the last token, at all temperatures.
-    Tests must not change the folder.
+    (Random weights would never stop before the last token, at any temperature.) Tests must not
+    change the folder.
     """
     folder = tmp_path_factory.mktemp("models") / "full"
     params = make_params(FULL_VOCABULARY)
     embedding, bias = params["decoder"]["embed_tokens"], params["decoder"]["norm"]["bias"]
     embedding[:, 0], bias[0] = 0.0, 10.0
-    embedding[SAID_TOKEN, 0], embedding[END_OF_TEXT, 0] = 9.0, 10.0  # the end is not allowed first
+    embedding[SAID_TOKEN, 0], embedding[END_OF_TEXT, 0] = (
+        9.0,
+        10.0,
+    )  # the end is not allowed as the first token
     write_teacher(folder, FULL_VOCABULARY, params)
     _give_full_vocabulary(folder)
     return folder
 
 
 def _special_tokens() -> list[str]:
-    """Whisper's 1,608 special tokens in its order, of which 50257 is the first."""
+    """Whisper's 1,608 special tokens in order. The first one has the id 50257."""
     codes = list(LANGUAGES)[:99]
     tasks = ["translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps"]
     times = [f"{step * 0.02:.2f}" for step in range(1501)]
@@ -84,7 +89,7 @@ def _special_tokens() -> list[str]:
 
 
 def _give_full_vocabulary(folder: Path) -> None:
-    """Put a tokenizer of 51,865 tokens, and the ids that go with it, into a model's folder."""
+    """Writes a tokenizer with 51,865 tokens, and the ids of special tokens, to a model's folder."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     ascii_letters = [letter for letter in letters if letter.isascii() and letter.isalpha()]
     made_up = map("".join, itertools.product(ascii_letters, repeat=3))

@@ -1,4 +1,4 @@
-"""An export holds what was given, whole or not at all, and never costs a stranger's files."""
+"""An export is complete or absent, holds what was given, and never deletes other files."""
 
 import dataclasses
 import json
@@ -98,7 +98,7 @@ def test_configs_are_the_teachers_with_the_students_sizes(exported, teacher_fold
     assert read(exported, "preprocessor_config.json")["n_samples"] == 32_000
 
 
-def test_code_of_a_teacher_is_not_passed_on(teacher_folder, dims, params, tmp_path):
+def test_code_of_a_teacher_is_not_inherited(teacher_folder, dims, params, tmp_path):
     config = read(teacher_folder, "config.json") | {"auto_map": {"AutoModel": "evil.Model"}}
     (teacher_folder / "config.json").write_text(json.dumps(config))
     student, weights = make_student(params, dims)
@@ -113,7 +113,7 @@ def test_alignment_heads_move_with_the_layers_that_were_kept(exported):
 @pytest.mark.parametrize(
     "decoder_layers, expected", [((0,), [[0, 0], [0, 1]]), ((0, 0), [[1, 0], [1, 1]])]
 )
-def test_without_the_teachers_alignment_heads_they_are_all_of_the_upper_half(
+def test_without_alignment_heads_of_the_teacher_all_heads_of_the_upper_half_are_used(
     decoder_layers, expected, teacher_folder, dims, params, tmp_path
 ):
     facts = dataclasses.replace(FACTS, decoder_layers=decoder_layers)
@@ -125,7 +125,7 @@ def test_without_the_teachers_alignment_heads_they_are_all_of_the_upper_half(
 
 
 @pytest.mark.parametrize("named", [None, []])
-def test_a_model_that_names_no_alignment_heads_is_said_to_name_none(named, dims):
+def test_the_note_says_when_a_model_names_no_alignment_heads(named, dims):
     heads, note = student_alignment_heads({"alignment_heads": named}, (0, 3), dims)
     assert heads[0][0] == dims.n_text_layer // 2
     assert note.startswith(
@@ -142,7 +142,7 @@ def test_a_model_that_names_no_alignment_heads_is_said_to_name_none(named, dims)
     ],
     ids=["others remain", "no other"],
 )
-def test_alignment_heads_that_no_layer_has_are_left_out_and_said(
+def test_alignment_heads_that_no_layer_has_are_left_out_and_reported(
     named, expected, note, teacher_folder, dims, params, tmp_path
 ):
     generation = read(teacher_folder, "generation_config.json") | {"alignment_heads": named}
@@ -201,7 +201,7 @@ def test_tokenizer_files_that_the_teacher_lacks_are_derived(exported):
     assert read(exported, "normalizer.json")["colour"] == "color"
 
 
-def test_tokenizer_files_that_the_teacher_has_win_over_derived_ones(
+def test_tokenizer_files_of_the_teacher_take_precedence_over_derived_ones(
     teacher_folder, dims, params, tmp_path
 ):
     (teacher_folder / "vocab.json").write_bytes(b'{"own":   1}')
@@ -210,7 +210,9 @@ def test_tokenizer_files_that_the_teacher_has_win_over_derived_ones(
     assert (tmp_path / "out" / "vocab.json").read_bytes() == b'{"own":   1}'
 
 
-def test_shorter_context_is_written_everywhere_and_said(teacher_folder, dims, params, tmp_path):
+def test_a_shorter_context_is_written_everywhere_and_reported(
+    teacher_folder, dims, params, tmp_path
+):
     student, weights = make_student(params, dims, context_seconds=1.0)
     target = tmp_path / "out"
     notes = export_student(target, student, weights, teacher_folder, FACTS)
@@ -230,7 +232,7 @@ def test_context_of_a_fraction_of_a_second_is_refused(teacher_folder, dims, para
     assert not (tmp_path / "out").exists()
 
 
-def test_earlier_export_is_replaced_whole(exported, teacher_folder, dims, params):
+def test_an_earlier_export_is_replaced_completely(exported, teacher_folder, dims, params):
     (teacher_folder / "normalizer.json").write_text("{}")
     student, weights = make_student(params, dims)
     doubled = jax.tree.map(lambda x: 2 * x, weights)
@@ -246,14 +248,14 @@ def test_empty_folder_is_used(teacher_folder, dims, params, tmp_path):
     assert load_model(tmp_path / "empty").dims == student
 
 
-def test_another_ones_model_is_not_replaced(teacher_folder):
+def test_a_model_of_another_origin_is_not_replaced(teacher_folder):
     before = {file.name: file.read_bytes() for file in teacher_folder.iterdir()}
     with pytest.raises(InputError, match="holds a model of another origin"):
         check_target(teacher_folder)
     assert {file.name: file.read_bytes() for file in teacher_folder.iterdir()} == before
 
 
-def test_export_with_files_of_the_users_is_not_replaced(exported):
+def test_an_export_with_files_of_the_user_is_not_replaced(exported):
     (exported / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds notes.txt, which an export would delete"):
         check_target(exported)

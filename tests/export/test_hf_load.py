@@ -1,4 +1,4 @@
-"""What a Hugging Face folder holds is read exactly, and what is wrong with it is said at once."""
+"""A Hugging Face folder is read exactly, and its faults are reported all at once."""
 
 import json
 
@@ -13,7 +13,7 @@ from fastwhisper_jax.export.hf_load import load_model, resolve_model
 
 
 def refusal(folder) -> str:
-    """The one line that loading a folder ends with."""
+    """The one-line error of loading a folder."""
     with pytest.raises(InputError) as caught:
         load_model(folder)
     message = str(caught.value)
@@ -31,7 +31,7 @@ def change_tensors(folder, change):
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
-def test_loaded_model_equals_what_the_folder_was_made_from(teacher_folder, dims, params):
+def test_a_loaded_model_equals_the_one_that_was_written(teacher_folder, dims, params):
     loaded = load_model(teacher_folder)
     assert loaded.dims == dims
     assert loaded.generation_config["suppress_tokens"] == [1, 2]
@@ -213,7 +213,7 @@ def test_absent_folder(tmp_path):
         resolve_model(tmp_path / "absent")
 
 
-def test_folder_wins_over_the_hub(teacher_folder):
+def test_a_folder_takes_precedence_over_the_hub(teacher_folder):
     assert resolve_model(teacher_folder) == teacher_folder
 
 

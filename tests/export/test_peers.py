@@ -1,7 +1,7 @@
-"""Other programs load our exports whole and compute what we compute.
+"""Other programs load all tensors of our exports and compute the same as we do.
 
-The programs live in environments of their own: FASTWHISPER_TORCH_PYTHON names the interpreter of
-one with PyTorch and transformers 5, FASTWHISPER_FLAX_PYTHON of one with transformers 4.57 and Flax.
+The programs need their own environments. FASTWHISPER_TORCH_PYTHON names an interpreter that has
+PyTorch and transformers 5, FASTWHISPER_FLAX_PYTHON one that has transformers 4.57 and Flax.
 """
 
 import json
@@ -29,7 +29,7 @@ PEERS = {
 
 
 def run_peer(peer, folder, inputs, tmp_path):
-    """Load a folder in another environment; give its report and its outputs."""
+    """Loads a folder in another environment; returns the report and the outputs."""
     variable, holds = PEERS[peer]
     python = os.environ.get(variable)
     if not python:
@@ -59,9 +59,9 @@ def run_ours(folder, inputs):
 
 
 def assert_agree(ours, theirs, peer="torch"):
-    """Within 1e-3, of encoder outputs that reach 24 after a residual stream that reaches 500.
+    """Allows 1e-3. Encoder outputs reach 24, and the residual stream before them reaches 500.
 
-    FlaxWhisper sums a projection in one go and is coarser.
+    FlaxWhisper is less exact because it sums each projection in one go.
     """
     hidden_rtol = 3e-4 if peer == "flax" else 0
     np.testing.assert_allclose(ours["logits"], theirs["logits"], rtol=0, atol=1e-3)
@@ -71,7 +71,7 @@ def assert_agree(ours, theirs, peer="torch"):
     assert np.abs(ours["encoder_states"] - theirs["encoder_states"]).mean() < 1e-5
 
 
-def assert_loaded_whole(report):
+def assert_loaded_completely(report):
     assert report["missing"] in ([], ["proj_out.weight"])  # tied, so it may count as missing
     assert report["unexpected"] == report["mismatched"] == []
     assert report["round_trip"] == " hello"
@@ -79,7 +79,7 @@ def assert_loaded_whole(report):
 
 
 def export_with_two_decoder_layers(folder, teacher_folder, context_seconds):
-    """A student made straight from its teacher; gives the parameters that were exported."""
+    """Exports an untrained student of a teacher; returns the exported parameters."""
     teacher = load_model(teacher_folder)
     encoder = kept_layers(None, teacher.dims.n_audio_layer, "encoder_layers")
     decoder = kept_layers(2, teacher.dims.n_text_layer, "decoder_layers")
@@ -119,14 +119,14 @@ def speech_inputs(folder, speech):
 
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("context_seconds", [2.0, 1.0])
-def test_tiny_export_loads_whole_and_computes_the_same(
+def test_a_tiny_export_loads_completely_and_computes_the_same(
     peer, context_seconds, teacher_folder, tmp_path
 ):
     target = tmp_path / "student"
     export_with_two_decoder_layers(target, teacher_folder, context_seconds)
     inputs = random_inputs(load_model(target).dims)
     report, outputs = run_peer(peer, target, inputs, tmp_path)
-    assert_loaded_whole(report)
+    assert_loaded_completely(report)
     assert report["alignment_heads"] == [[1, 0], [1, 1]]
     assert report["end_of_text"] == 257
     assert_agree(run_ours(target, inputs), outputs, peer)
@@ -136,7 +136,7 @@ def test_tiny_export_loads_whole_and_computes_the_same(
 
 @pytest.mark.real
 @pytest.mark.parametrize("model", ["whisper-base", "whisper-tiny.en"])
-def test_real_teacher_computes_what_pytorch_computes(model, real_teacher, speech, tmp_path):
+def test_a_real_teacher_computes_the_same_as_pytorch(model, real_teacher, speech, tmp_path):
     folder = real_teacher.parent / model
     inputs = speech_inputs(folder, speech)
     _, outputs = run_peer("torch", folder, inputs, tmp_path)
@@ -145,7 +145,7 @@ def test_real_teacher_computes_what_pytorch_computes(model, real_teacher, speech
 
 @pytest.mark.real
 @pytest.mark.parametrize("peer", PEERS)
-def test_real_pruned_student_loads_whole_and_computes_the_same(
+def test_a_real_pruned_student_loads_completely_and_computes_the_same(
     peer, real_teacher, speech, tmp_path
 ):
     target = tmp_path / "student"
@@ -153,7 +153,7 @@ def test_real_pruned_student_loads_whole_and_computes_the_same(
     assert jax.tree.all(jax.tree.map(np.array_equal, load_model(target).params, params))
     inputs = speech_inputs(target, speech)
     report, outputs = run_peer(peer, target, inputs, tmp_path)
-    assert_loaded_whole(report)
+    assert_loaded_completely(report)
     assert report["alignment_heads"] == [[1, 1], [1, 2], [1, 4], [1, 6]]
     assert report["end_of_text"] == 50257
     assert_agree(run_ours(target, inputs), outputs, peer)

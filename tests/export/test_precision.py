@@ -1,4 +1,4 @@
-"""Rounding to a dtype loses nothing in silence."""
+"""Rounding to a dtype reports what it loses."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def tree(*values):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_values_that_fit_pass_without_a_note(dtype):
+def test_values_that_fit_are_kept_without_a_note(dtype):
     params, notes = rounded(tree(0.0, -0.5, 1024.0), dtype)
     assert params["encoder"]["norm"].dtype.name == dtype
     assert params["encoder"]["norm"].tolist() == [0.0, -0.5, 1024.0]

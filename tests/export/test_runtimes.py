@@ -1,4 +1,4 @@
-"""An export runs in every runtime by the very commands of its model card."""
+"""An export runs in every runtime with the commands of its model card."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def interpreter(variable, holds):
 
 
 def run(python, command, folder, **variables):
-    """A finished command, an environment's programs first on PATH."""
+    """Runs a command with the programs of an environment first on PATH."""
     return subprocess.run(
         [str(part) for part in command],
         cwd=folder,
@@ -56,7 +56,7 @@ def printed(python, command, folder, **variables):
 
 
 def export(folder, teacher_folder, decoder_layers, dtype="float32", change=lambda params: None):
-    """The teacher with some of its decoder layers, untrained, in `folder`/my-student."""
+    """Exports an untrained student with some of the teacher's layers to `folder`/my-student."""
     teacher = load_model(teacher_folder)
     encoder = tuple(range(teacher.dims.n_audio_layer))
     dims = student_dimensions(teacher.dims, teacher.dims, encoder, decoder_layers, 30.0)
@@ -67,15 +67,15 @@ def export(folder, teacher_folder, decoder_layers, dtype="float32", change=lambd
 
 
 def card_commands(card, runtime):
-    """(language, code) of the blocks below a runtime's heading."""
+    """Returns (language, code) of each code block in a runtime's section."""
     (section,) = re.findall(rf"^### {re.escape(runtime)}$(.*?)(?=^#|\Z)", card, re.M | re.S)
     return re.findall(r"^```(\w+)\n(.*?)^```$", section, re.M | re.S)
 
 
 def text_by_card(runtime, variable, folder):
-    """What the last command of a runtime's section prints, all run as they stand.
+    """Runs all commands in a runtime's section of the card; returns what the last one prints.
 
-    Only `pip install` is not let change the environment: it must have what the card asks for.
+    `pip install` only checks that the environment has what the card asks for.
     """
     python = interpreter(*variable)
     output = ""
@@ -142,7 +142,7 @@ def test_guide_shows_the_commands_of_the_card_and_no_others(small_folder):
 
 
 def words(runtime, folder, speech):
-    """Words and their times, as a runtime hears them."""
+    """Returns the words that a runtime hears, with their times."""
     python = interpreter(*RUNTIMES)
     model = NAME
     if runtime == "faster_whisper":
@@ -187,7 +187,7 @@ def test_word_timestamps_of_whisper_base_without_its_alignment_heads_lie_within_
 
 @pytest.mark.real
 def test_runtimes_give_our_texts_of_real_speech(real_teacher, real_data, tmp_path):
-    """The benchmark's command on whisper-base; whole, for a cut one needs training."""
+    """Runs the benchmark on whisper-base with all layers; with fewer it would need training."""
     python = interpreter(*RUNTIMES)
     export(tmp_path, real_teacher, tuple(range(6)))
     command = [
