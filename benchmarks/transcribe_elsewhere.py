@@ -42,7 +42,7 @@ def transformers(model, waveforms, language, task, max_new_tokens):
 
 def flax_whisper(model, waveforms, language, task, max_new_tokens):
     """transformers 4.57, float32. Rows are filled up to one batch size: it compiles once."""
-    from transformers import FlaxWhisperForConditionalGeneration, WhisperProcessor
+    from transformers import FlaxWhisperForConditionalGeneration, WhisperProcessor  # type: ignore[attr-defined]
 
     processor = WhisperProcessor.from_pretrained(model)
     whisper = FlaxWhisperForConditionalGeneration.from_pretrained(model)

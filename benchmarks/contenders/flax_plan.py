@@ -22,7 +22,7 @@ import optax
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from transformers import FlaxWhisperForConditionalGeneration, WhisperConfig
+from transformers import FlaxWhisperForConditionalGeneration, WhisperConfig  # type: ignore[attr-defined]
 
 # libtpu is not to look for the TPU that it runs on: there is none.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")

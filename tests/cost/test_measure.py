@@ -17,4 +17,4 @@ def test_a_program_is_measured_twice_with_jax_keeping_what_it_compiles(tpu_compi
     for _ in range(2):
         measured = measure(jax.jit(lambda x: x @ x), (square,), found.chip)
         assert measured is not None and measured.cost.flops == 2 * 256**3
-    assert jax.config.jax_enable_compilation_cache
+    assert jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]

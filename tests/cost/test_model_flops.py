@@ -76,7 +76,7 @@ def test_the_compiled_step_costs_what_the_sizes_say(
     slice_ = find_slice("v5e:2x2")
     mesh = make_mesh(-1, 2, tensor, devices=list(slice_.devices))
     options = model_options(mesh, "bfloat16")
-    assert options.attention == "fused"
+    assert options.attention == "pallas"
     student_options = model_options(mesh, "bfloat16", rematerialise)
     student = dataclasses.replace(SMALL, n_text_layer=2)
     setup = StepConfig(SMALL, student, 256, options, student_options, bool(frozen))

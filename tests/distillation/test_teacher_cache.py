@@ -65,7 +65,7 @@ def folders_of(corpus, monkeypatch, tmp_path):
         mesh = tiny.make_mesh_of_one()
         data = tiny.make_data(tiny.make_config(), corpus, mesh)
         cached = caching.with_caches(config, teacher, teacher.params, data, mesh, True)
-        cache = cached.load_inputs.__self__
+        cache = cached.load_inputs.__self__  # type: ignore[attr-defined]
         return cache.encoder.store.folder.name, cache.store.folder.name
 
     return folders
@@ -98,7 +98,7 @@ def test_a_run_that_shares_only_the_encoder_reads_only_its_store(folders_of, cor
     data = tiny.make_data(tiny.make_config(), corpus, mesh)
     teacher = tiny.teacher_model()
     cached = caching.with_caches(config, teacher, teacher.params, data, mesh, False)
-    assert isinstance(cached.load_inputs.__self__, EncoderCache)
+    assert isinstance(cached.load_inputs.__self__, EncoderCache)  # type: ignore[attr-defined]
     assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == ["encoder"]
 
 
@@ -115,7 +115,7 @@ def test_a_plan_counts_the_batches_that_training_reads(
     mesh, teacher = tiny.make_mesh_of_one(), tiny.teacher_model()
     data = tiny.make_data(tiny.make_config(), corpus, mesh)
     cached = caching.with_caches(config, teacher, teacher.params, data, mesh, runs_teacher)
-    reads_states = isinstance(cached.load_inputs.__self__, TeacherCache)
+    reads_states = isinstance(cached.load_inputs.__self__, TeacherCache)  # type: ignore[attr-defined]
     planned = batch_shapes(config, teacher.dims, mesh, 4, tiny.LENGTH, runs_teacher)
     assert "encoder_states" in planned
     assert ("teacher_states" in planned) == reads_states == (runs_teacher and not timestamps)

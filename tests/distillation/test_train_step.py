@@ -127,7 +127,7 @@ def test_one_device_and_eight_make_the_same_updates(name, shape, rows, teacher, 
         tiny_step.gradient(their_states[1]), tiny_step.gradient(states[1]), 1e-5
     )
     tiny_step.assert_trees_close(their_states[-1].params, states[-1].params, 1e-3)
-    assert eight.step._cache_size() == 1
+    assert eight.step._cache_size() == 1  # type: ignore[attr-defined]
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(shared, teacher, batches, shared_run):
@@ -155,9 +155,9 @@ def test_the_optimiser_holds_nothing_for_frozen_leaves(case):
     held = jax.tree_util.tree_flatten_with_path(
         (states[-1].opt_state, states[-1].self_teacher_params)
     )[0]
-    held = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in held]
-    assert names and held
-    assert not [h for h in held for name in names if h.endswith("/" + name)]
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in held]
+    assert names and paths
+    assert not [path for path in paths for name in names if path.endswith("/" + name)]
 
 
 def test_the_teacher_is_left_as_it_was(case, teacher):
@@ -325,7 +325,7 @@ def test_one_compile_a_label_bucket(shared, teacher, batches):
         batch.pop("log_mel")
     short = long[0] | {n: long[0][n][:, :6] for n in ("input_ids", "labels", "label_mask")}
     _, rows = trainer.run([long[0], short, long[1], short, long[2]])
-    assert trainer.step._cache_size() == 2
+    assert trainer.step._cache_size() == 2  # type: ignore[attr-defined]
     # Of what the phase leaves out, there is no mean.
     assert all(np.isnan([row["kl_teacher"], row["kl_self"]]).all() for row in rows)
 

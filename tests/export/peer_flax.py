@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from flax.traverse_util import flatten_dict
-from transformers import FlaxWhisperForConditionalGeneration, WhisperTokenizer
+from transformers import FlaxWhisperForConditionalGeneration, WhisperTokenizer  # type: ignore[attr-defined]
 
 folder, inputs_path, outputs_path = sys.argv[1:]
 inputs = np.load(inputs_path)

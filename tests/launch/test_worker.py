@@ -8,20 +8,27 @@ import sys
 import pytest
 
 
+class Worker:
+    """Calls worker.sh as worker 0."""
+
+    def __init__(self, cloud):
+        self.cloud = cloud
+
+    def __call__(self, *arguments, **changes):
+        home = str(self.cloud.home(0))
+        command = ["bash", f"{home}/fastwhisper/worker.sh", *arguments]
+        return self.cloud.execute(command, HOME=home, **changes)
+
+    def start(self, attempt="1", *command):
+        command = command or ("train", "recipe.py")
+        return self("start", "askd", attempt, self.cloud.commit, *command)
+
+
 @pytest.fixture
 def worker(cloud):
-    """Calls worker.sh as worker 0 with the commit installed."""
+    """Worker 0, with the commit installed."""
     cloud.ready()
-    script = cloud.home(0) / "fastwhisper/worker.sh"
-
-    def call(*arguments, **changes):
-        command = ["bash", str(script), *arguments]
-        return cloud.execute(command, HOME=str(cloud.home(0)), **changes)
-
-    call.start = lambda attempt="1", *rest: call(
-        "start", "askd", attempt, cloud.commit, *(rest or ("train", "recipe.py"))
-    )
-    return call
+    return Worker(cloud)
 
 
 def test_a_run_is_one_process_group_of_its_own_and_outlives_its_starter(cloud, worker):

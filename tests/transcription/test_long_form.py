@@ -190,7 +190,7 @@ def test_leaving_early_closes_what_is_open():
     numbered = ((index, recording, "en") for index, recording in enumerate(recordings))
     stream = transcribe_recordings(numbered, fake.as_model(), SETTINGS)
     next(stream)
-    stream.close()
+    stream.close()  # type: ignore[attr-defined]
     assert [recording.closed for recording in recordings[:2]] == [True, True]
 
 

@@ -89,7 +89,7 @@ def test_leaving_early_closes_what_is_open():
     fake = FakeModel(script)
     stream = transcribe_speech_segments(numbered, fake.as_model(), settings)
     next(stream)
-    stream.close()
+    stream.close()  # type: ignore[attr-defined]
     assert [recording.closed for recording in recordings[:2]] == [True, True]
 
 
