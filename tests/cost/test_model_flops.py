@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
+from fastwhisper_jax.distillation.assembly import jitted_step
 
 from fastwhisper_jax.config import ObjectiveConfig, OptimizerConfig, ScheduleConfig
 from fastwhisper_jax.cost.measure import measure
 from fastwhisper_jax.cost.model_flops import encoder_flops, train_step_flops
 from fastwhisper_jax.cost.topology import find_slice
-from fastwhisper_jax.distillation.assembly import jitted_step
 from fastwhisper_jax.distillation.model_options import model_options
 from fastwhisper_jax.distillation.run_schedule import make_run_schedule
 from fastwhisper_jax.models import whisper

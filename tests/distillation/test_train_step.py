@@ -127,7 +127,7 @@ def test_one_device_and_eight_make_the_same_updates(name, shape, rows, teacher, 
         tiny_step.gradient(their_states[1]), tiny_step.gradient(states[1]), 1e-5
     )
     tiny_step.assert_trees_close(their_states[-1].params, states[-1].params, 1e-3)
-    assert eight.step._cache_size() == 1  # type: ignore[attr-defined]
+    assert eight.step._cache_size() == 1
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(shared, teacher, batches, shared_run):
@@ -325,7 +325,7 @@ def test_one_compile_a_label_bucket(shared, teacher, batches):
         batch.pop("log_mel")
     short = long[0] | {n: long[0][n][:, :6] for n in ("input_ids", "labels", "label_mask")}
     _, rows = trainer.run([long[0], short, long[1], short, long[2]])
-    assert trainer.step._cache_size() == 2  # type: ignore[attr-defined]
+    assert trainer.step._cache_size() == 2
     # Of what the phase leaves out, there is no mean.
     assert all(np.isnan([row["kl_teacher"], row["kl_self"]]).all() for row in rows)
 

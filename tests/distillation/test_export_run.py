@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from fastwhisper_jax.commands.export import card_facts
 from fastwhisper_jax.config.overrides import override
 from fastwhisper_jax.config.recipe import load_recipe
+from fastwhisper_jax.distillation.export_run import card_facts
 from fastwhisper_jax.distillation.pair import load_pair
 from fastwhisper_jax.export.model_card import OtherTeacher
 from fastwhisper_jax.files import path_of
