@@ -78,13 +78,13 @@ def export_run(
 def card_facts(
     run_dir: files.Path, config: Config, pair: LoadedPair, restored: Restored
 ) -> CardFacts:
-    """What the model card says of a run's student.
+    """Collects what the model card says of a run's student.
 
     Args:
-        run_dir: of the run.
-        config: of the run.
+        run_dir: the run's directory.
+        config: the run's config.
         pair: its teacher and student.
-        restored: the checkpoint; one from before checkpoints held languages names none.
+        restored: the checkpoint. Old checkpoints name no languages.
     """
     return CardFacts(
         base_model=_public_name(config.student.path or config.teacher.path),
@@ -100,13 +100,13 @@ def card_facts(
 
 
 def _public_name(path_or_hub_id: str) -> str:
-    """A hub id as it is; of a folder its name alone."""
+    """Returns a hub id unchanged, and the name of a folder without its path."""
     path = Path(path_or_hub_id)
     return path.name if path.is_dir() else path_or_hub_id
 
 
 def _other_teacher(config: Config, pair: LoadedPair) -> OtherTeacher | None:
-    """The teacher, where the student was cut from another model."""
+    """Returns the teacher if the student was initialised from another model."""
     if pair.origin == pair.teacher.folder:
         return None
     name = _public_name(config.teacher.path)
@@ -114,14 +114,14 @@ def _other_teacher(config: Config, pair: LoadedPair) -> OtherTeacher | None:
 
 
 def _license(folder: Path) -> str | None:
-    """What the model card of a folder names as its licence, if it does."""
+    """Returns the licence that a folder's model card names; None if it names none."""
     card = folder / "README.md"
     if not card.is_file():
         return None
     try:
         named = (metadata_load(card) or {}).get("license")
     except (ValueError, yaml.YAMLError):
-        return None  # a card that the hub could not read either
+        return None  # the hub could not read this card either
     return named if isinstance(named, str) and named != "unknown" else None
 
 
@@ -148,7 +148,7 @@ def _curve(schedule: ScheduleConfig) -> str:
 
 
 def _scores(run_dir: files.Path, config: Config, step: int) -> tuple[CardScore, ...]:
-    """The error rate that the run measured at this step, if it did."""
+    """Returns the error rate that the run measured at this step, if it measured one."""
     if not config.data.eval:
         return ()
     rows = [json.loads(line) for _, line in read_lines(run_dir)]

@@ -19,8 +19,8 @@ def model_options(
     *,
     trains_encoder: bool = False,
 ) -> ModelOptions:
-    """How to compute a model whose batch is divided over a mesh."""
-    # By the mesh, not by the process's own devices: a plan compiles for others.
+    """Chooses how to compute a model whose batch is divided over a mesh."""
+    # The mesh decides, not this process's devices: `fastwhisper plan` compiles for other devices.
     platform = mesh.devices.flat[0].platform
     is_one_cpu = mesh.size == 1 and platform == "cpu"
     attention: Literal["xla", "per_head", "pallas"] = "per_head" if is_one_cpu else "xla"
@@ -44,12 +44,12 @@ def check_tensor_axis(
     """Checks that heads and target tokens divide over the axis `tensor`.
 
     Args:
-        models: sizes by name, for the error.
-        lengths: T of every batch.
-        mesh: with that axis.
+        models: sizes by the name that the error uses.
+        lengths: every T that batches have.
+        mesh: the run's mesh.
 
     Raises:
-        InputError: some do not; all of them in one line.
+        InputError: heads or tokens do not divide. One line names all of them.
     """
     size = mesh.shape["tensor"]
     faults = [

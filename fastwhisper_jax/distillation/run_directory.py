@@ -1,4 +1,4 @@
-"""A run directory: its config, checked against the recipe that would go on in it."""
+"""A run directory: its config, and whether a recipe may resume the run that it holds."""
 
 import dataclasses
 import json
@@ -18,8 +18,8 @@ from fastwhisper_jax.files import (
 
 CONFIG = "config.json"
 
-# How a run is computed, watched and kept, and nothing of what it learns (but for the order in which
-# devices add up): a run may go on with others of these.
+# Fields that a resumed run may change. They say how a run is computed, logged and saved. They do
+# not change what it learns, except for the order in which devices add up.
 MAY_CHANGE = frozenset(
     {
         "student.rematerialise",
@@ -37,10 +37,10 @@ MAY_CHANGE = frozenset(
 
 
 def resolved(config: Config) -> Config:
-    """The config with the absolute path of every file and folder that it names.
+    """Makes the path of every file and folder in a config absolute.
 
-    A run's config is read again by commands that are given elsewhere. What is no path here, such
-    as a hub id, stays as it is.
+    Commands that run in other folders read a run's config again. A name that is not a path here,
+    such as a hub id, does not change.
     """
 
     def absolute(name: str | None) -> str | None:
@@ -53,7 +53,7 @@ def resolved(config: Config) -> Config:
 
     data, replace = config.data, dataclasses.replace
     cache = data.encoder_cache
-    if cache is not None and not is_remote(cache):  # it may be yet to be made
+    if cache is not None and not is_remote(cache):  # it need not exist yet
         cache = str(path_of(cache).absolute())
     return replace(
         config,
@@ -69,10 +69,10 @@ def resolved(config: Config) -> Config:
 
 
 def read_config(run_dir: Path) -> Config:
-    """The resolved config of a run.
+    """Reads the resolved config of a run.
 
     Raises:
-        InputError: the folder is no run directory, or one of another version.
+        InputError: the folder is not a run directory, or another version wrote it.
     """
     path = run_dir / CONFIG
     if not holds_run(run_dir):
@@ -87,7 +87,7 @@ def read_config(run_dir: Path) -> Config:
 
 
 def holds_run(run_dir: Path) -> bool:
-    """Whether a folder's config.json is a run's: a model's has the same name and other fields."""
+    """Whether a folder's config.json is a run's; a model's has the same name, but other fields."""
     try:
         values = json.loads((run_dir / CONFIG).read_text())
     except (OSError, ValueError):
@@ -96,16 +96,16 @@ def holds_run(run_dir: Path) -> bool:
 
 
 def check_run_dir(run_dir: Path, config: Config) -> None:
-    """Checks that a run of this config can begin or go on in a folder; writes nothing.
+    """Checks that a run of this config can begin or resume in a folder; writes nothing.
 
-    It goes on with another mesh, and with whatever else is in MAY_CHANGE.
+    A run resumes with another mesh, and with other values of the fields in MAY_CHANGE.
 
     Raises:
-        InputError: another config's run, somebody's other files, or a folder that is not writable.
+        InputError: the folder holds a run of another config or other files, or is not writable.
     """
     check_writable("--run-dir", run_dir)
     if holds_run(run_dir):
-        # As text, for 1 (an update) and 1.0 (the whole run) are equal numbers.
+        # Compare as text: 1 (one update) and 1.0 (the whole run) are equal as numbers.
         pairs = zip(fields(resolved(read_config(run_dir))), fields(config), strict=True)
         changed = [
             f"{name}={now!r} (was {before!r})"
@@ -127,7 +127,7 @@ def check_writable(option: str, folder: Path) -> None:
     """Checks that a folder can be made or written to; writes nothing.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot be made or written to.
     """
     if is_remote(folder):
         check_reachable(option, folder)
@@ -142,7 +142,7 @@ def check_writable(option: str, folder: Path) -> None:
 
 
 def write_config(run_dir: Path, config: Config) -> None:
-    """Makes the folder and writes the config, whole or not at all.
+    """Makes the folder and writes the config atomically.
 
     Raises:
         InputError: the folder cannot be written.

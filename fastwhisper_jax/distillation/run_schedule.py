@@ -20,12 +20,12 @@ class RunSchedule:
 
     Attributes:
         total_steps: updates of the run.
-        weights_at: the loss weights of the update after s completed ones.
-        learning_rate_at: its learning rate.
-        optimizer: made with that learning rate.
-        teacher_end: the step from which on the teacher's weight is 0 for good.
+        weights_at: step -> the loss weights of the update after `step` completed ones.
+        learning_rate_at: step -> the learning rate of that update.
+        optimizer: uses that learning rate.
+        teacher_end: the first step from which the teacher's weight stays 0.
         self_begin: the first step with a self weight above 0; total_steps if there is none.
-        self_end: the step from which on that weight is 0 for good; 0 if it is never above.
+        self_end: the first step from which the self weight stays 0; 0 if it is never above 0.
     """
 
     total_steps: int
@@ -90,7 +90,7 @@ def make_run_schedule(
 
 def _warmup_steps(warmup: int | float, total_steps: int) -> int:
     steps = schedules.resolve_steps(warmup, total_steps, "optimizer.warmup")
-    # A fraction below 1 is shorter than any run, though it may round to all of a very short one.
+    # A fraction below 1 is accepted for any run, although it may round up to all of a short one.
     if warmup >= (1.0 if isinstance(warmup, float) else total_steps):
         raise InputError(
             f"optimizer.warmup={warmup} is not shorter than the run of {total_steps} updates: the "
@@ -101,7 +101,7 @@ def _warmup_steps(warmup: int | float, total_steps: int) -> int:
 
 
 def make_schedule(config: ScheduleConfig, total_steps: int, name: str) -> schedules.WeightSchedule:
-    """The schedule that a config section describes."""
+    """Makes the schedule that a config section describes."""
 
     def steps(length: int | float, field: str) -> int:
         return schedules.resolve_steps(length, total_steps, f"{name}.{field}")

@@ -1,11 +1,11 @@
-"""Checkpoints that are whole or not used: Orbax saves in the background, a digest guards each step.
+"""Checkpoints that are complete or not used: Orbax saves, and a digest guards each step.
 
-`DIRECTORY/<step>/` holds the state after update `step` (`state/`), a JSON object of the caller's
+`DIRECTORY/<step>/` holds the state after update `step` (`state/`), a JSON object of the caller
 (`metadata/`) and `digest.json`, the sha256 of every file that a restore reads. The digest is
-written when all files are, before Orbax renames the folder into place (in an object store, where
-nothing is renamed: marks it as complete), so a folder with a digest is whole. Orbax alone restores
-a flipped bit silently, has no way back to an older step and takes an empty folder named like a step
-for the newest one.
+written after all other files and before Orbax renames the folder into place. (An object store
+renames nothing; Orbax marks the folder as complete there.) So a folder with a digest is complete.
+Orbax alone would restore a flipped bit silently, could not fall back to an older step, and would
+take an empty folder named like a step for the newest checkpoint.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from fastwhisper_jax.training.named_leaves import named_leaves, nest, signatures
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
-# What process 0 tells the others instead of a step.
+# Process 0 sends these to the others instead of a step.
 _NOTHING, _DAMAGED = -1, -2
 
 PyTree = Any
@@ -34,13 +34,13 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a restore found.
+    """A restored checkpoint.
 
     Attributes:
-        step: Completed updates of `state`.
-        state: The pytree, of the structure, dtypes and shardings that were asked for.
-        metadata: The JSON object that was saved with it.
-        skipped: One line for every newer checkpoint that could not be used, and why.
+        step: completed updates of `state`.
+        state: the pytree, with the structure, dtypes and shardings that were asked for.
+        metadata: the JSON object that was saved with it.
+        skipped: one line for every newer checkpoint that could not be used, with the reason.
     """
 
     step: int
@@ -52,18 +52,18 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one run. Use as a context manager, or call `close`.
 
-    Every process calls every method at the same point; process 0 alone looks, hashes, renames and
-    deletes, so `directory` must be one that all processes see.
+    Every process calls every method at the same point. Only process 0 lists, hashes, renames and
+    deletes, so all processes must see the same `directory`.
 
     Args:
-        directory: Made when the first checkpoint is saved.
-        keep: How many of the newest checkpoints stay; at least 1.
+        directory: the folder; it is made when the first checkpoint is saved.
+        keep: how many of the newest checkpoints are kept; at least 1.
     """
 
     def __init__(self, directory: Path, keep: int = 3) -> None:
         if keep < 1:
             raise InputError(f"keep={keep} checkpoints would keep none; use 1 or more")
-        # Orbax reports its progress as warnings through absl: nothing there that a user can act on.
+        # Orbax logs its progress as warnings through absl. A user cannot act on them.
         absl_logging.set_verbosity(absl_logging.ERROR)
         self.directory = Path(directory).absolute()
         self._renames = not is_remote(self.directory)
@@ -80,16 +80,16 @@ class Checkpoints:
     def save(self, step: int, state: PyTree, metadata: Mapping[str, Any]) -> None:
         """Copies `state` to the host and writes it in the background.
 
-        Waits for the save before this one. A folder of the same step is replaced; folders of later
-        steps are removed once this save is complete, for this state does not descend from them.
+        Waits for the save before this one. A folder of the same step is replaced. Folders of later
+        steps are removed after this save, because this state does not descend from them.
 
         Args:
-            step: Completed updates.
-            state: A pytree of arrays; None leaves are allowed. It may be donated right afterwards.
-            metadata: Anything JSON can hold: the data cursor, the config's digest.
+            step: completed updates.
+            state: a pytree of arrays; None leaves are allowed. It may be donated right afterwards.
+            metadata: anything that JSON can hold.
 
         Raises:
-            InputError: The directory cannot be written.
+            InputError: the directory cannot be written.
         """
         self.wait()
         try:
@@ -115,7 +115,7 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Returns when the save under way is complete and older checkpoints are removed."""
+        """Returns when the current save is complete and older checkpoints are removed."""
         saved = self._saving
         try:
             self._checkpointer.wait_until_finished()
@@ -125,7 +125,7 @@ class Checkpoints:
             self._remove_superseded(newest=saved)
 
     def close(self) -> None:
-        """Waits for the save under way and ends Orbax's threads."""
+        """Waits for the current save and ends Orbax's threads."""
         self.wait()
         self._checkpointer.close()
 
@@ -141,21 +141,21 @@ class Checkpoints:
         self.close()
 
     def steps(self) -> list[int]:
-        """The steps of all complete checkpoints, ascending; their files are not read."""
+        """Lists the steps of all complete checkpoints, ascending, without reading their files."""
         if not self.directory.is_dir():
             return []
         found = [path for path in self.directory.iterdir() if path.name.isdecimal()]
         return sorted(int(path.name) for path in found if (path / digests.FILE_NAME).exists())
 
     def newest_good_step(self) -> tuple[int | None, tuple[str, ...]]:
-        """The newest step whose every file has the digest that was recorded.
+        """Finds the newest step of which every file has its recorded digest.
 
         Returns:
-            The step, None where there is no complete checkpoint at all; and one line for each newer
-            one that was skipped.
+            The step, or None if there is no complete checkpoint; and one line for each newer
+            checkpoint that was skipped.
 
         Raises:
-            IntegrityError: There are complete checkpoints, and all of them are damaged.
+            IntegrityError: there are complete checkpoints, and all of them are damaged.
         """
         self.wait()
         skipped: list[str] = []
@@ -185,19 +185,19 @@ class Checkpoints:
         """Reads the newest good checkpoint, or the one of `step`.
 
         Args:
-            abstract_state: The state's structure with `jax.ShapeDtypeStruct`s for leaves (arrays do
-                as well). A leaf's sharding says where it goes, on however many devices; a leaf
-                without one goes to the first device. Where the structure follows from what was
-                saved: a function from the names of the leaves that are there to all this.
-            step: Which checkpoint; None for the newest good one.
+            abstract_state: the structure of the state, with arrays or `jax.ShapeDtypeStruct`s as
+                leaves. A leaf is divided over devices by its sharding; a leaf without one goes to
+                the first device. If the structure depends on what was saved, give a function that
+                maps the names of the saved leaves to it.
+            step: which checkpoint; None for the newest good one.
 
         Returns:
-            What was read; None where there is no complete checkpoint.
+            The checkpoint; None if there is no complete one.
 
         Raises:
-            InputError: There is no checkpoint of `step`, or the checkpoint's leaves are not those
-                of `abstract_state`: all differences are named at once.
-            IntegrityError: The checkpoint of `step`, or every checkpoint, is damaged.
+            InputError: there is no checkpoint of `step`, or its leaves are not those of
+                `abstract_state`. One line names all differences.
+            IntegrityError: the checkpoint of `step`, or every checkpoint, is damaged.
         """
         skipped: tuple[str, ...] = ()
         if step is None:
@@ -247,14 +247,14 @@ class Checkpoints:
         return _DAMAGED
 
     def _damage(self, step: int) -> str | None:
-        """What is wrong with the files of a step; None if nothing."""
+        """Names what is wrong with the files of a step; None if nothing is."""
         damage = digests.damage(self.directory / str(step))
         if damage is not None:
             self._known_damaged.add(step)
         return damage
 
     def _write_digest_of_save(self) -> None:
-        """Called by Orbax on process 0 when all files are written and before its own mark."""
+        """Orbax calls this on process 0, after writing all files, before marking the folder."""
         if not self._renames:
             digests.write(self.directory / str(self._saving))
             return
@@ -271,7 +271,7 @@ class Checkpoints:
 
 
 def _from_first(number: int) -> int:
-    """The number that process 0 has."""
+    """Returns the number that process 0 has."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))

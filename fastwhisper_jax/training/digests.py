@@ -1,4 +1,4 @@
-"""The sha256 of every file in a folder, kept in the folder: what was written is what is read."""
+"""The sha256 of every file of a folder, recorded in the folder, so that damage is noticed."""
 
 import hashlib
 import json
@@ -7,20 +7,20 @@ from fastwhisper_jax.files import Path, files_below, write_whole
 
 FILE_NAME = "digest.json"
 
-# Orbax writes these two after the digest, while it renames the folder; no restore reads them.
+# Orbax writes these after the digest, when it renames the folder. A restore does not read them.
 _NOT_COVERED = frozenset({FILE_NAME, "_CHECKPOINT_METADATA", "commit_success.txt"})
 
 _BLOCK_BYTES = 2**24
 
 
 def write(folder: Path) -> None:
-    """Records the digests of all files in `folder`, atomically."""
+    """Records the digests of all files of a folder, in one atomic write."""
     content = json.dumps({"sha256": _digests(folder)}, indent=1, sort_keys=True)
     write_whole(folder / FILE_NAME, content)
 
 
 def damage(folder: Path) -> str | None:
-    """Says which files of `folder` are not those that `write` saw; None if all of them are."""
+    """Names the files that have changed since `write`, appeared or vanished; None if none has."""
     try:
         recorded = json.loads((folder / FILE_NAME).read_text())["sha256"]
         found = _digests(folder)

@@ -1,8 +1,8 @@
-"""Several processes as one run: joined where the environment says so, and ended together.
+"""Several processes as one run: they join if the environment says so, and they end together.
 
-One process that fails leaves the others waiting in a collective until its heartbeats are missed. So
-what fails tells the coordination service why, and a thread of every other process, which looks
-there, ends it with the same exit code and one line.
+If one process fails, the others wait in a collective until its heartbeats are missed. So a process
+that fails writes the reason to the coordination service. A thread of every other process reads it
+there, and ends its process with the same exit code and one line.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 
 from fastwhisper_jax.errors import FORESEEN, InputError, Interrupted, exit_of
 
-# Where processes are started by hand; JAX itself reads the first one.
+# Variables for processes that are started by hand. JAX itself reads the first one.
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 _LOOK_EVERY_SECONDS = 0.5
@@ -30,10 +30,10 @@ _FAILURE, _LEFT = "fastwhisper/failure", "fastwhisper/left/"
 
 
 def join() -> None:
-    """Makes this process one of several where its environment says so; else does nothing.
+    """Joins this process to the others of its run if the environment names any.
 
-    Must be called before anything asks for devices. Processes started by hand are told by three
-    variables; Slurm, Open MPI and Cloud TPU are detected by JAX.
+    Call it before anything asks for devices. Three variables tell processes that are started by
+    hand; JAX detects Slurm, Open MPI and Cloud TPU.
 
     Raises:
         InputError: the environment names a run of several processes that cannot be joined.
@@ -45,7 +45,7 @@ def join() -> None:
         jax.distributed.initialize(num_processes=_number(COUNT), process_id=_number(INDEX))
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, ValueError) and not is_named:
-            return  # a machine with TPU chips that stands alone: JAX has found no cluster
+            return  # a single machine with TPU chips: JAX has found no cluster
         reason = " ".join(str(error).split())
         raise InputError(
             f"this process cannot join the others of its run ({reason}); every process needs "
@@ -66,11 +66,11 @@ def is_called_for(environment: Mapping[str, str]) -> bool:
 
 
 def has_tpu(environment: Mapping[str, str]) -> bool:
-    """Whether JAX will use TPU chips here, and so has a metadata server to ask.
+    """Whether JAX will use TPU chips here, and so asks a metadata server.
 
     Args:
-        environment: variables, as JAX has left them when it was imported: where it finds no chip
-            it sets TPU_SKIP_MDS_QUERY.
+        environment: the variables after JAX was imported. If JAX finds no chip, it sets
+            TPU_SKIP_MDS_QUERY.
     """
     allowed = environment.get("JAX_PLATFORMS", "")
     return (
@@ -90,14 +90,14 @@ def _number(variable: str) -> int | None:
 
 
 def check_agreement(what: str, digest: str) -> None:
-    """Checks that all processes were given the same.
+    """Checks that all processes have the same digest.
 
     Args:
-        what: for the error, e.g. "data".
-        digest: of it, hexadecimal and of one length.
+        what: what the digest is of, for the error, such as "data".
+        digest: hexadecimal digits, equally many in all processes.
 
     Raises:
-        InputError: this process has another one than process 0.
+        InputError: the digest of this process differs from that of process 0.
     """
     if jax.process_count() == 1:
         return
@@ -117,9 +117,9 @@ def wait_for_all(name: str) -> None:
 
 @contextlib.contextmanager
 def ended_together() -> Iterator[None]:
-    """Ends every process of the run where one fails in the block, each with one line and one code.
+    """Ends every process of the run if one fails in the block, with the same line and exit code.
 
-    A process that ends so leaves at once: an orderly exit would wait for the others.
+    Such a process exits at once, because an orderly exit would wait for the others.
     """
     if jax.process_count() == 1:
         yield
@@ -128,16 +128,16 @@ def ended_together() -> Iterator[None]:
         try:
             yield
         except Interrupted:
-            raise  # all processes do, at the same step
+            raise  # all processes raise it, at the same step
         except BaseException as error:
             watch.end_all(error)
 
 
 class _Watch:
-    """Looks for the failure of another process, in a thread, until the block ends."""
+    """A thread that looks for the failure of another process until the block ends."""
 
     def __init__(self) -> None:
-        # JAX gives no public way to the store of its coordination service; Orbax reads it so too.
+        # JAX has no public access to the key-value store of its coordination service.
         from jax._src.distributed import global_state
 
         self._client: Any = global_state.client
@@ -167,15 +167,15 @@ class _Watch:
         return int(code), line
 
     def end_all(self, error: BaseException) -> None:
-        """Tells the other processes, gives them time to leave, and leaves."""
+        """Tells the other processes about the error, then exits."""
         code, line = exit_of(error)
         with self._ends:
-            if known := self._failure():  # ours follows from that of another process
+            if known := self._failure():  # our error follows from that of another process
                 self._leave(*known)
             if not isinstance(error, FORESEEN):
                 traceback.print_exception(error)
             told = line.replace(": ", f": process {jax.process_index()}: ", 1)
-            with contextlib.suppress(jax.errors.JaxRuntimeError):  # two failed at once
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # if two failed at once
                 self._client.key_value_set(_FAILURE, f"{code} {told}")
             self._leave(code, line)
 
@@ -189,7 +189,7 @@ class _Watch:
         os._exit(code)
 
     def _wait_for_the_others(self) -> None:
-        """Process 0 keeps the service, without which JAX aborts every process: it leaves last."""
+        """Lets process 0 exit last: it runs the service, without which JAX aborts every process."""
         until = time.monotonic() + _LEAVE_SECONDS
         while time.monotonic() < until:
             time.sleep(_LOOK_EVERY_SECONDS / 2)

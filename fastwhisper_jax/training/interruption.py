@@ -1,4 +1,4 @@
-"""Stopping a run without losing its state: SIGTERM and Ctrl-C end the step, then save."""
+"""Stops a run without losing its state: after SIGTERM or Ctrl-C the step ends, then it saves."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 
 class StopRequest:
-    """Whether the run was asked to stop. A second request of Ctrl-C stops at once."""
+    """Whether the run was asked to stop. A second Ctrl-C stops it at once."""
 
     def __init__(self) -> None:
         self._requested = False
@@ -26,7 +26,7 @@ class StopRequest:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def at(self, step: int) -> bool:
-        """Whether to stop after this step; all processes of a run get the same answer."""
+        """Whether to stop after this step. All processes of a run get the same answer."""
         if jax.process_count() > 1:
             return bool(multihost_utils.reached_preemption_sync_point(step))
         return self._requested
@@ -34,12 +34,15 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Turns SIGTERM and SIGINT into a request while the block runs; only the main thread can."""
+    """Turns SIGTERM and SIGINT into a request while the block runs.
+
+    Only the main thread can handle signals; in another one nothing changes.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    # Of several processes, JAX's coordination service handles SIGTERM itself: it tells them all.
+    # With several processes, JAX's coordination service handles SIGTERM and tells all of them.
     numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,)
     before = {number: signal.signal(number, request.receive) for number in numbers}
     try:

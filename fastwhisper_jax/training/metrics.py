@@ -1,7 +1,7 @@
-"""A run's metrics: one JSON object per logged step, and TensorBoard.
+"""A run's metrics: one JSON object for each logged step, and TensorBoard files.
 
-Metrics travel as pairs (sum, count) until they are logged, so that a mean over devices, batches and
-steps weighs every token once.
+Metrics stay pairs (sum, count) until they are logged. So a mean over devices, batches and steps
+weighs every token once.
 """
 
 import json
@@ -21,14 +21,14 @@ Pairs = Mapping[str, tuple[Any, Any]]
 
 
 def reduce_pairs(steps: Iterable[Pairs]) -> dict[str, float]:
-    """The mean of each metric: its sums added up, over its counts added up.
+    """Returns the mean of each metric: the total of its sums over the total of its counts.
 
     Args:
-        steps: For each step its metrics as (sum, count), scalars on the device or the host.
+        steps: the metrics of each step as (sum, count), scalars on the device or the host.
 
     Returns:
-        A mean for every name, nan where nothing was counted. Added up in float64; no more digits
-        than the float32 has that the sums came as.
+        A mean for every name; nan if nothing was counted. Totals are float64, and a mean has the
+        digits of a float32.
     """
     totals: dict[str, np.ndarray] = {}
     for pairs in jax.device_get(list(steps)):
@@ -41,7 +41,7 @@ def reduce_pairs(steps: Iterable[Pairs]) -> dict[str, float]:
 
 
 class DispatchedMetrics:
-    """The metrics of steps that were dispatched; the host runs one step ahead of the device."""
+    """Metrics of dispatched steps. The host runs one step ahead of the device."""
 
     def __init__(self) -> None:
         self._steps: list[Pairs] = []
@@ -50,25 +50,26 @@ class DispatchedMetrics:
         return len(self._steps)
 
     def add(self, pairs: Pairs) -> None:
-        """Adds a step that was just dispatched; waits for the one before."""
+        """Adds a step that was just dispatched, and waits for the step before it."""
         if self._steps:
             jax.block_until_ready(self._steps[-1])
         self._steps.append(pairs)
 
     def reduce(self) -> dict[str, float]:
-        """The means over all steps, see `reduce_pairs`; empties."""
+        """Returns the means over all steps, see `reduce_pairs`, and forgets the steps."""
         steps, self._steps = self._steps, []
         return reduce_pairs(steps)
 
 
 class MetricsLog:
-    """Writes a run's metrics. Use as a context manager, or call `close`; process 0 alone writes.
+    """Writes a run's metrics. Only process 0 writes. Use as a context manager, or call `close`.
 
     Args:
-        run_dir: Gets metrics.jsonl and tensorboard/; in an object store numbered parts, metrics/.
-        resumed_step: The checkpoint that the run goes on from: what was logged after it is dropped,
-            so that the rows of a resumed run are those of an uninterrupted one, but for those on
-            both sides of a stop between two rows. None for a new run: it starts empty.
+        run_dir: gets metrics.jsonl and tensorboard/, or numbered parts in metrics/ if it is in an
+            object store.
+        resumed_step: the checkpoint that the run resumes from. Rows after it are dropped, so that
+            a resumed run has the rows of an uninterrupted one, except around a stop that came
+            between two rows. None starts a new run without rows.
     """
 
     def __init__(self, run_dir: Path, resumed_step: int | None = None) -> None:
@@ -93,11 +94,11 @@ class MetricsLog:
             self._last_step = kept[-1][0]
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Adds one object; on a local disk the operating system has it at once.
+        """Adds one object. On a local disk it is handed to the operating system at once.
 
         Args:
-            step: Completed updates; larger than that of the object before.
-            values: Scalars by name. One that is not finite is written as null, for JSON has none.
+            step: completed updates, more than in the object before.
+            values: scalars by name. JSON has no nan or infinity, so they are written as null.
         """
         assert step > self._last_step, f"step {step} logged after step {self._last_step}"
         self._last_step = step
@@ -111,7 +112,7 @@ class MetricsLog:
                     self._tensorboard.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Brings the rows so far to where they outlive this process."""
+        """Writes the rows so far, so that they outlive this process."""
         if self._lines is not None:
             self._lines.flush()
 
@@ -141,7 +142,7 @@ def _tensorboard(run_dir: Path, resumed_step: int | None) -> Any:
 
 
 def _plain(value: Any) -> int | float | None:
-    """A JSON number, or null for one that is not finite."""
+    """Returns a JSON number, or None if the value is not finite."""
     scalar = np.asarray(value)[()]
     if isinstance(scalar, np.integer):
         return int(scalar)
@@ -149,5 +150,5 @@ def _plain(value: Any) -> int | float | None:
 
 
 def _short(scalar: Any) -> float:
-    """A NumPy float in the shortest form of its dtype: 0.3 and not 0.30000001192092896."""
+    """Returns the shortest decimal of a NumPy float: 0.3, not 0.30000001192092896."""
     return float(str(scalar))

@@ -1,4 +1,4 @@
-"""Where a run's metrics lie: a file that grows, or numbered parts where nothing can be appended."""
+"""Files of a run's metrics: one that grows, or numbered parts in a store that cannot append."""
 
 import json
 import time
@@ -17,26 +17,26 @@ Line = tuple[int, str]
 
 
 class LineSink(Protocol):
-    """What rows are written to."""
+    """Takes rows and writes them."""
 
     def write(self, line: str) -> None:
         """Adds a row."""
 
     def flush(self) -> None:
-        """Brings the rows so far to where they outlive this process."""
+        """Writes the rows so far, so that they outlive this process."""
 
     def close(self) -> None:
-        """Flushes; no rows follow."""
+        """Flushes. No rows may follow."""
 
 
 def read_lines(run_dir: Path) -> list[Line]:
-    """The rows of a run that were written whole, in the order of their steps.
+    """Reads the complete rows of a run, in the order of their steps.
 
-    A row takes the place of those of its own and of later steps before it: they are what a run
-    wrote before it went on from an earlier checkpoint.
+    A row replaces earlier rows of the same and of later steps. A run wrote those before it resumed
+    from an earlier checkpoint.
 
     Raises:
-        IntegrityError: a line is no row; a last one that a kill cut short is passed over.
+        IntegrityError: a line is not a row. A last line that a kill cut short is skipped.
     """
     lines: list[Line] = []
     for path in _files(run_dir):
@@ -56,10 +56,10 @@ def read_lines(run_dir: Path) -> list[Line]:
 
 
 def open_sink(run_dir: Path, kept: list[Line]) -> LineSink:
-    """Begins or goes on with a run's metrics; `kept` is all that stays of the rows before.
+    """Opens a run's metrics for writing; of the earlier rows only `kept` stays.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: the files cannot be written.
     """
     text = "".join(line for _, line in kept)
     return _Parts(run_dir / PARTS, text) if is_remote(run_dir) else _File(run_dir, text)
@@ -91,7 +91,7 @@ class _File:
 
 
 class _Parts:
-    """Writes a part when rows have waited for a minute, and when it is told to."""
+    """Writes a part when rows have waited for a minute, and at each flush."""
 
     def __init__(self, folder: Path, text: str) -> None:
         before = sorted(folder.iterdir()) if folder.exists() else []
@@ -99,7 +99,7 @@ class _Parts:
         self._number = int(before[-1].name.partition(".")[0]) + 1 if before else 0
         self._waiting = [text] if text else []
         self._since = time.monotonic()
-        # What is kept is there once more before what was there goes.
+        # The kept rows are written again before the old parts are deleted.
         self.flush()
         for path in before:
             path.unlink()

@@ -1,4 +1,4 @@
-"""A state as names and leaves: the layout of a checkpoint, which needs none of our classes."""
+"""A state as leaves with names: a checkpoint can be read without this project's classes."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,7 +10,10 @@ _NAMES_ON_DISK = {"self_teacher_params": "self_params"}
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """'params/encoder/conv1/kernel' → leaf, in the order of `jax.tree.leaves`; None is no leaf."""
+    """Maps 'params/encoder/conv1/kernel' and so on to leaves, in `jax.tree.leaves` order.
+
+    None is not a leaf.
+    """
     with_paths = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {_name(path): leaf for path, leaf in with_paths}
 
@@ -27,7 +30,7 @@ def holds_field(field: str, names: Collection[str]) -> bool:
 
 
 def nest(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Dicts in dicts by the slashes of the names: a layout that needs none of our classes."""
+    """Nested dicts: each slash in a name opens a dict."""
     nested: dict[str, Any] = {}
     for name, leaf in named.items():
         *folders, last = name.split("/")
@@ -39,7 +42,7 @@ def nest(named: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def signatures(tree: Any) -> dict[str, str]:
-    """Dtype and shape of every leaf by its name, such as float32[16,32]."""
+    """Maps the name of every leaf to its dtype and shape, such as float32[16,32]."""
     return {
         name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
         for name, leaf in named_leaves(tree).items()

@@ -1,4 +1,4 @@
-"""AdamW with clipping, and its learning rate over the completed updates."""
+"""AdamW with clipping, and its learning rate by completed updates."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ def learning_rate_schedule(
         learning_rate · (s + 1) / (warmup_steps + 1)                      s < warmup_steps
         decay from learning_rate to end_learning_rate over the rest       s >= warmup_steps
 
-    so that no update, the first included, is made at rate 0.
+    so that no update has rate 0, not even the first.
 
     Args:
         learning_rate: the peak, reached at s = warmup_steps.
-        end_learning_rate: where linear and cosine decay end.
+        end_learning_rate: the value at which linear and cosine decay end.
         warmup_steps: updates before the peak.
         decay: "constant", "linear" or "cosine".
         total_steps: updates of the whole run.
@@ -49,7 +49,7 @@ def make_optimizer(
     weight_decay: float,
     clip_norm: float,
 ) -> optax.GradientTransformation:
-    """Clipping by the global norm, then AdamW; biases, norms and positions are not decayed."""
+    """Clips by the global norm, then applies AdamW. Biases, norms and positions do not decay."""
     return optax.chain(
         optax.clip_by_global_norm(clip_norm),
         optax.adamw(
@@ -64,5 +64,5 @@ def make_optimizer(
 
 
 def decayed(params: Any) -> Any:
-    """A tree of bools: whether weight decay applies to a leaf."""
+    """Returns a tree of bools: whether weight decay applies to each leaf."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in NOT_DECAYED, params)

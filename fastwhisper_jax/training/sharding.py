@@ -1,11 +1,10 @@
-"""The device mesh, and where every array of a run lies on it.
+"""The device mesh, and how every array of a run is divided over it.
 
 The mesh has three axes. `data` and `fsdp` divide the rows of a batch. `fsdp` also divides what is
-stored: parameters, the optimiser's state and the earlier self, by the ordered rules below, of which
-the first whose pattern is found in a leaf's path decides. `tensor` divides the layers themselves:
-heads and MLP widths in storage and in computation, and the target tokens in the loss; the devices
-along it share their rows. The vocabulary's size is odd for every published Whisper but one, so the
-embedding is divided over its width.
+stored: parameters, the optimiser's state and the self teacher. `tensor` divides the layers
+themselves: heads and MLP widths in storage and in computation, and the target tokens in the loss.
+The devices along `tensor` share their rows. A model family's ordered rules say how each leaf is
+divided: the first rule whose pattern is found in the leaf's path decides.
 """
 
 import math
@@ -26,17 +25,18 @@ BATCH_AXES = ("data", "fsdp")
 TOKEN_AXIS = "tensor"
 BATCH = P(BATCH_AXES)
 
-# (pattern, spec): a leaf whose path the pattern is found in lies as the spec says.
+# (pattern, spec): the spec says how a leaf is divided if the pattern is found in its path.
 ShardingRules = Sequence[tuple[str, P]]
 
 
 def make_mesh(
     data: int, fsdp: int, tensor: int = 1, devices: list[jax.Device] | None = None
 ) -> Mesh:
-    """A mesh with the axes `data`, `fsdp` and `tensor`; `data` = -1 takes what the others leave.
+    """Makes a mesh with the axes `data`, `fsdp` and `tensor`.
 
-    Devices of several slices, which only a data centre's network joins, are apart along `data`
-    alone: over it travels one gradient an update, over the others the weights of every layer.
+    `data` = -1 takes the devices that the other axes leave. Several slices, which only the data
+    centre's network joins, are joined along `data`: one gradient an update travels along that axis,
+    the weights of every layer along the others.
 
     Raises:
         InputError: the axes do not make up the number of devices, or an axis other than `data`
@@ -58,7 +58,7 @@ def make_mesh(
             f"{count // slices} devices; only mesh.data may: choose a product that divides "
             f"{count // slices}"
         )
-    # A 2 x 8 mesh on a 4 x 4 torus: one of its axes winds through two of the torus.
+    # An axis may use several axes of the torus, as the 8 of a 2 x 8 mesh does on a 4 x 4 torus.
     if slices > 1:
         grid = mesh_utils.create_hybrid_device_mesh(
             (copies // slices, fsdp, tensor),
@@ -70,12 +70,12 @@ def make_mesh(
         grid = mesh_utils.create_device_mesh(
             (copies, fsdp, tensor), devices, allow_split_physical_axes=True
         )
-    # Auto axes: the compiler places what the rules leave open.
+    # With Auto axes the compiler chooses the sharding of arrays that no rule names.
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_shards(mesh_shape: Mapping[str, int]) -> int:
-    """Parts that the rows of a batch are divided into, by the sizes of a mesh's axes."""
+    """How many parts the rows of a batch are divided into, from the sizes of the mesh's axes."""
     return math.prod(mesh_shape[axis] for axis in BATCH_AXES)
 
 
@@ -96,12 +96,12 @@ def tree_shardings(tree: Any, rules: ShardingRules, mesh: Mesh) -> Any:
 
     Args:
         tree: arrays, or shapes as from `jax.eval_shape`.
-        rules: patterns of paths and what they lay where; the first that is found decides.
+        rules: ordered (pattern, spec) pairs.
         mesh: with the axes of the rules.
 
     Raises:
-        InputError: leaves that no rule matches, or that do not divide over the axes of theirs; all
-            of them in one line.
+        InputError: no rule matches a leaf, or a leaf does not divide over the axes of its rule. One
+            line names all such leaves.
     """
     faults = []
 
@@ -126,14 +126,14 @@ def tree_shardings(tree: Any, rules: ShardingRules, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over `data` and `fsdp`, whole along `tensor`."""
+    """Divides rows over `data` and `fsdp`; devices along `tensor` hold the same rows."""
     return NamedSharding(mesh, BATCH)
 
 
 def put_array(host: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """A global array of what every process holds whole: each device is sent its own part alone.
+    """Makes a global array of an array that every process holds; each device gets its own part.
 
-    Unlike `jax.device_put`, it asks no other process whether it holds the same.
+    `jax.device_put` would compare the array between processes first; this does not.
     """
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 

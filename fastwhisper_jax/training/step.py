@@ -3,7 +3,7 @@
     train_step(state, teacher_params, batch) -> (state, metrics)
 
 There is one step. A static `Phase` leaves out of the compiled program what the update does not need
-to run: the teacher once its weight is 0 for good, and the self teacher before and after its phase.
+to run: the teacher after its weight has become 0, the self teacher before and after its phase.
 Everything else follows the traced `state.step`.
 """
 

@@ -55,7 +55,7 @@ class Task(NamedTuple):
         initial_params: () -> (params, frozen_params), on the host: the student before its first
             update. Called only where there is no checkpoint, and what it returns is not kept.
         param_shapes: the same two trees as shapes and dtypes.
-        sharding_rules: where leaves of parameters and of the state lie on the mesh.
+        sharding_rules: how leaves of parameters and of the state are divided over the mesh.
         sums: (params, frozen_params, teacher_params, self_teacher_params, batch, weights, key,
             phase) -> Sums over the targets of a batch. `loss` is differentiated with respect to
             `params`. `self_teacher_params` is None where the phase does not run it.
