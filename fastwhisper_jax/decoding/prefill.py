@@ -1,8 +1,8 @@
-"""Prefill: the decoder reads the prompts of a batch, and greedy decoding or beam search goes on.
+"""Prefill: the decoder reads the prompts of a batch. Greedy decoding and beam search start here.
 
-A batch's prompts may differ in length. All rows then share one position of the cache, so that a
-new token's keys and values are written in one piece: behind the longest prompt. What the cache
-holds between a row's own prompt and that position is masked out.
+The prompts of a batch may differ in length. All rows still write their new tokens at the same
+position of the cache, after the longest prompt, because one shared position is faster than one for
+each row. A mask hides what the cache holds between a row's own prompt and that position.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ class Prompts(NamedTuple):
     Attributes:
         tokens: (B, P) int32; each row holds its own prompt, then any tokens up to P.
         lengths: (B,) int32, the length of each row's own prompt, at least `start_length`.
-        start_length: how many tokens each prompt ends with, from start of transcript on. The text
-            context has room for as many new tokens as these leave.
+        start_length: the number of tokens from start of transcript to the prompt's end, the same
+            in all rows. At most n_text_ctx - start_length new tokens are emitted.
         row_mask: (B,) bool, False for rows that only fill the batch up: they emit nothing, and
             decoding does not wait for them.
     """
@@ -51,7 +51,7 @@ class Prompts(NamedTuple):
 
 
 class Prefill(NamedTuple):
-    """What the decoder computed from the prompts, and how far each row may go on.
+    """What the decoder computed from the prompts, and how many tokens each row may emit.
 
     Attributes:
         weights: the result of `unstack_layers`.
@@ -59,7 +59,7 @@ class Prefill(NamedTuple):
         options: how to compute.
         prompts: what was read.
         states: (B, P, D), the decoder's states at the prompts' tokens.
-        cache: holds the prompts in its first P positions, and has room for the new tokens.
+        cache: holds the prompts in its first P positions; the others are for new tokens.
         limits: (B,) int32, the most tokens to emit in each row; 0 where `row_mask` is False.
         max_new_tokens: T, the most tokens to emit in any row.
         beams: G, how many alternative tokens of a row can be fed at each step.
@@ -154,11 +154,11 @@ def extend_texts(
     Returns:
         States (B, G, D) of the tokens, and the cache with their keys and values.
     """
-    places = jnp.broadcast_to((start.prompts.lengths + step - 1)[:, None], tokens.shape)
-    # A few queries a row: computing one head at a time does not pay.
+    text_positions = jnp.broadcast_to((start.prompts.lengths + step - 1)[:, None], tokens.shape)
+    # With a few queries a row, computing one head at a time would be slower.
     options = dataclasses.replace(start.options, attention="xla")
     return cached_decoder.extend(
-        start.weights, start.dims, cache, tokens, options, places, mask[:, None]
+        start.weights, start.dims, cache, tokens, options, text_positions, mask[:, None]
     )
 
 

@@ -73,9 +73,9 @@ def token_times(
 ) -> np.ndarray:
     """The end of each token: when the attention moves on to the next one.
 
-    Each head's attention is normalised over the tokens and smoothed along time. The path of
-    highest attention is then taken through the mean over heads. A token's time is the position at
-    which the path enters the token's row.
+    Each head's attention is normalised over the tokens and smoothed along time. Dynamic time
+    warping finds the path of highest attention through the mean over heads. A token's time is the
+    position at which the path enters the token's row.
 
     Args:
         attention: (heads, T, S) of T emitted tokens, and S positions within the recording.

@@ -1,5 +1,6 @@
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -187,7 +188,7 @@ def test_a_prompt_that_leaves_no_token_to_emit_is_an_error(
 
 
 def test_new_parameters_of_the_same_shapes_compile_nothing(params, encoder_states):
-    transcribe = make_transcribe(DIMS, OPTIONS, NO_END, max_new_tokens=4)
+    transcribe: Any = make_transcribe(DIMS, OPTIONS, NO_END, max_new_tokens=4)
     given = ({"encoder_states": encoder_states}, PROMPT, np.ones(4, bool))
     before = transcribe(params, *given)
     after = transcribe(jax.tree.map(lambda x: -x, params), *given)

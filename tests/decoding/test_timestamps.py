@@ -6,7 +6,7 @@ from fastwhisper_jax.decoding.timestamps import TimestampRules, apply_timestamp_
 
 END_OF_TEXT, NO_TIMESTAMPS, BEGIN = 20, 25, 26
 LAST = 80
-V = BEGIN + LAST + 1 + 3  # three tokens behind the last timestamp of the window
+V = BEGIN + LAST + 1 + 3  # three tokens after the last timestamp of the window
 RULES = TimestampRules(END_OF_TEXT, NO_TIMESTAMPS, LAST)
 
 

@@ -36,20 +36,20 @@ model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.floa
 extractor = WhisperFeatureExtractor.from_pretrained(folder)
 tokenizer = WhisperTokenizer.from_pretrained(folder)
 prompt = {"language": "en", "task": "transcribe"}
-for how, files in work.items():
+for mode, files in work.items():
     results = []
     for file in files:
         audio, rate = soundfile.read(file, dtype="float32")
-        if how == "words":
+        if mode == "words":
             pipeline = AutomaticSpeechRecognitionPipeline(
                 model, tokenizer=tokenizer, feature_extractor=extractor
             )
-            found = pipeline(
+            output = pipeline(
                 {"raw": audio, "sampling_rate": rate},
                 return_timestamps="word",
                 generate_kwargs=prompt,
             )
-            results.append([[chunk["text"], *chunk["timestamp"]] for chunk in found["chunks"]])
+            results.append([[chunk["text"], *chunk["timestamp"]] for chunk in output["chunks"]])
             continue
         inputs = extractor(
             audio,
@@ -67,8 +67,8 @@ for how, files in work.items():
                 temperature=0.0,
                 no_speech_threshold=0.6,
                 logprob_threshold=-1.0,
-                condition_on_prev_tokens=how == "conditioned",
-                num_beams=5 if how == "beams" else 1,
+                condition_on_prev_tokens=mode == "conditioned",
+                num_beams=5 if mode == "beams" else 1,
                 **prompt,
             )
         results.append(tokenizer.decode(tokens[0], skip_special_tokens=True))
@@ -95,13 +95,13 @@ def theirs(real_teacher, long_recording, word_recordings):
     return dict(zip(work, map(json.loads, lines), strict=True))
 
 
-def ours_says(teacher, files, **fields):
-    said = []
+def our_transcripts(teacher, files, **fields):
+    printed = []
     given = TranscribeArguments(
         str(teacher), tuple(map(str, files)), format="json", language="en", **fields
     )
-    assert transcribe.run(given, said.append)
-    return [json.loads(content) for content in said]
+    assert transcribe.run(given, printed.append)
+    return [json.loads(content) for content in printed]
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +114,12 @@ def clips(real_data):
 def long_recording(clips, tmp_path_factory):
     """Clips with silences between them, as often as it takes."""
     generator = np.random.default_rng(0)
-    parts, samples, place = [], 0, 0
+    parts, samples, index = [], 0, 0
     while samples < SECONDS * RATE:
         gap = generator.choice([0.3, 0.6, 1.0, 2.0, 4.0, 8.0], p=[0.2, 0.2, 0.2, 0.2, 0.1, 0.1])
-        parts += [clips[place % len(clips)], np.zeros(round(gap * RATE), np.float32)]
+        parts += [clips[index % len(clips)], np.zeros(round(gap * RATE), np.float32)]
         samples += len(parts[-2]) + len(parts[-1])
-        place += 1
+        index += 1
     path = tmp_path_factory.mktemp("long") / "long.flac"
     soundfile.write(path, np.concatenate(parts)[: round(SECONDS * RATE)], RATE)
     return path
@@ -136,20 +136,20 @@ def word_recordings(clips, tmp_path_factory):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("how", LONG)
+@pytest.mark.parametrize("mode", LONG)
 def test_a_long_recording_is_transcribed_as_by_transformers(
-    real_teacher, long_recording, theirs, how
+    real_teacher, long_recording, theirs, mode
 ):
-    (ours,) = ours_says(
+    (ours,) = our_transcripts(
         real_teacher,
         [long_recording],
         fallback=False,
-        previous_text=how == "conditioned",
-        beam=5 if how == "beams" else 1,
+        previous_text=mode == "conditioned",
+        beam=5 if mode == "beams" else 1,
     )
     plain = normalizer("english")
-    errors = jiwer.wer(plain(*theirs[how]), plain(ours["text"]))
-    print(f"WER between the two, {how}, {SECONDS:g} s: {errors:.4f}")
+    errors = jiwer.wer(plain(*theirs[mode]), plain(ours["text"]))
+    print(f"WER between the two, {mode}, {SECONDS:g} s: {errors:.4f}")
     assert errors <= MOST_WORD_ERRORS
 
 
@@ -159,7 +159,7 @@ def spelled(word):
 
 @pytest.mark.real
 def test_words_are_spoken_when_transformers_says(real_teacher, word_recordings, theirs):
-    ours = ours_says(real_teacher, word_recordings, fallback=False, word_timestamps=True)
+    ours = our_transcripts(real_teacher, word_recordings, fallback=False, word_timestamps=True)
     distances, agreeing = [], 0
     for mine, other in zip(ours, theirs["words"], strict=True):
         words = [word for segment in mine["segments"] for word in segment["words"]]
