@@ -1,4 +1,4 @@
-"""How far a command has come: a bar on a terminal, now and then a plain line elsewhere."""
+"""Shows how far a command has come: a bar on a terminal, a plain line now and then elsewhere."""
 
 import sys
 import time
@@ -8,12 +8,12 @@ from typing import Any, Protocol, TextIO
 
 
 class Advance(Protocol):
-    """What `progress` hands out."""
+    """What `progress` yields."""
 
     def __call__(self, n: int = 1, **fields: Any) -> None:
         """Counts `n` more units as done; `fields` (loss=0.31) replace those shown before."""
 
-    def say(self, line: str) -> None:
+    def write(self, line: str) -> None:
         """Prints a line without disturbing the bar."""
 
 
@@ -28,25 +28,27 @@ def progress(
     every_seconds: float = 10.0,
     stream: TextIO | None = None,
 ) -> Iterator[Advance]:
-    """Shows rate and time left while the block runs.
+    """Shows the rate and the time left while the block runs.
+
+    The rate is measured from the first call of `advance` on. What comes before it, such as
+    compiling, happens once and says nothing about the units that are left.
 
         with progress(200, "train", "steps") as advance:
             for _ in range(200):
                 advance(1, loss=0.5)
 
     Args:
-        total: Units in all; None when that is not known.
-        description: What is under way, in a word or two.
-        unit: What is counted, in the plural.
-        initial: Units that an earlier run has done; they do not enter the rate.
-        shown: False prints nothing: for all processes but one.
-        every_seconds: The least time between two plain lines.
-        stream: Where to print; standard error by default, so that results can be piped.
+        total: number of units in all; None if it is not known.
+        description: the activity, in a word or two.
+        unit: what is counted, in the plural.
+        initial: units that an earlier run has completed; they do not count towards the rate.
+        shown: False prints nothing, for all processes but the first.
+        every_seconds: least time between two plain lines.
+        stream: where to print; standard error by default, so that results can be piped.
     """
     stream = sys.stderr if stream is None else stream
-    shows_bar = shown and stream.isatty()
     advance: _Bar | _Lines
-    if shows_bar:
+    if shown and stream.isatty():
         advance = _Bar(total, description, unit, initial, stream)
     else:
         advance = _Lines(
@@ -64,6 +66,7 @@ class _Bar:
     ) -> None:
         from tqdm import tqdm
 
+        self._is_timing = False
         self._bar = tqdm(
             total=total,
             desc=description,
@@ -75,10 +78,18 @@ class _Bar:
 
     def __call__(self, n: int = 1, **fields: Any) -> None:
         if fields:
-            self._bar.set_postfix_str(_shown(fields), refresh=False)
-        self._bar.update(n)
+            self._bar.set_postfix_str(_joined(fields), refresh=False)
+        if self._is_timing:
+            self._bar.update(n)
+            return
+        self._is_timing = True
+        self._bar.unpause()  # restarts its clock
+        self._bar.initial += n
+        self._bar.last_print_n += n
+        self._bar.n += n
+        self._bar.refresh()
 
-    def say(self, line: str) -> None:
+    def write(self, line: str) -> None:
         self._bar.write(line, file=self._bar.fp)
 
     def close(self) -> None:
@@ -96,44 +107,48 @@ class _Lines:
         stream: TextIO | None,
     ) -> None:
         self._total, self._description, self._unit = total, description, unit
-        self._initial = self._done = self._printed = initial
+        self._done = self._printed = initial
         self._every_seconds, self._stream = every_seconds, stream
         self._began = self._printed_at = time.monotonic()
+        # Units done and time at the end of the first call, from which the rate is measured.
+        self._timed_from: tuple[int, float] | None = None
         self._fields: dict[str, Any] = {}
 
     def __call__(self, n: int = 1, **fields: Any) -> None:
         self._done += n
         self._fields = fields or self._fields
-        if time.monotonic() - self._printed_at >= self._every_seconds:
-            self._print()
+        now = time.monotonic()
+        if self._timed_from is None:
+            self._timed_from = self._done, now
+        if now - self._printed_at >= self._every_seconds:
+            self._print(now, self._timed_from)
 
-    def say(self, line: str) -> None:
+    def write(self, line: str) -> None:
         if self._stream is not None:
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
-        if self._done > self._printed:
-            self._print()
+        if self._timed_from is not None and self._done > self._printed:
+            self._print(time.monotonic(), self._timed_from)
 
-    def _print(self) -> None:
-        now = time.monotonic()
+    def _print(self, now: float, timed_from: tuple[int, float]) -> None:
         self._printed, self._printed_at = self._done, now
-        seconds = now - self._began
-        rate = (self._done - self._initial) / seconds if seconds > 0 else 0.0
+        timed, timed_seconds = self._done - timed_from[0], now - timed_from[1]
+        rate = timed / timed_seconds if timed_seconds > 0 else 0.0
         of_total = "" if self._total is None else f"/{self._total}"
         parts = [f"{self._description}: {self._done}{of_total} {self._unit}"]
         if rate > 0:
             parts.append(f"{rate:.3g} {self._unit}/s")
-            if self._total is not None and self._done < self._total:
-                parts.append(f"{_duration((self._total - self._done) / rate)} left")
-            else:
-                parts.append(f"in {_duration(seconds)}")
+        if self._total is None or self._done >= self._total:
+            parts.append(f"in {_duration(now - self._began)}")
+        elif rate > 0:
+            parts.append(f"{_duration((self._total - self._done) / rate)} left")
         if self._fields:
-            parts.append(_shown(self._fields))
-        self.say(", ".join(parts))
+            parts.append(_joined(self._fields))
+        self.write(", ".join(parts))
 
 
-def _shown(fields: dict[str, Any]) -> str:
+def _joined(fields: dict[str, Any]) -> str:
     return ", ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in fields.items()
@@ -141,7 +156,7 @@ def _shown(fields: dict[str, Any]) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """'41s', '3m07s' or '2h05m'."""
+    """Formats a time as '41s', '3m07s' or '2h05m'."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

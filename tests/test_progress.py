@@ -1,4 +1,4 @@
-"""Progress is a bar on a terminal, and plain lines with rate and time left elsewhere."""
+"""Progress is a bar on a terminal; elsewhere it is plain lines with rate and time left."""
 
 import io
 
@@ -15,9 +15,10 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until a test moves it: clock[0] += seconds."""
+    """A clock that only a test moves: clock[0] += seconds."""
     now = [100.0]
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
     return now
 
 
@@ -36,43 +37,70 @@ def test_plain_lines_come_by_time_not_by_step(clock):
     ]
 
 
+def test_compiling_before_the_first_step_does_not_enter_the_rate(clock):
+    out = io.StringIO()
+    with progress(100, "train", "steps", stream=out) as advance:
+        clock[0] += 600
+        advance()
+        for _ in range(10):
+            clock[0] += 1
+            advance()
+    assert out.getvalue().splitlines() == [
+        "train: 1/100 steps",
+        "train: 11/100 steps, 1 steps/s, 1m29s left",
+    ]
+
+
+def test_compiling_before_the_first_step_does_not_enter_the_rate_of_a_bar(clock):
+    out = Terminal()
+    with progress(100, "train", "steps", initial=40, stream=out) as advance:
+        clock[0] += 600
+        advance()
+        for _ in range(10):
+            clock[0] += 1
+            advance()
+    assert "51/100 [00:10<00:49,  1.00s/ steps]" in out.getvalue()
+
+
 def test_work_of_an_earlier_run_does_not_enter_the_rate(clock):
     out = io.StringIO()
     with progress(8000, "train", "steps", initial=400, stream=out) as advance:
+        advance(10)
         clock[0] += 10
         advance(10)
-    assert out.getvalue() == "train: 410/8000 steps, 1 steps/s, 2h06m left\n"
+    assert out.getvalue() == "train: 420/8000 steps, 1 steps/s, 2h06m left\n"
 
 
 def test_unknown_total_shows_count_and_rate(clock):
     out = io.StringIO()
     with progress(None, "transcribe", "files", stream=out) as advance:
-        clock[0] += 90
-        advance(3)
-    assert out.getvalue() == "transcribe: 3 files, 0.0333 files/s, in 1m30s\n"
+        for _ in range(4):
+            clock[0] += 2
+            advance()
+    assert out.getvalue() == "transcribe: 4 files, 0.5 files/s, in 8s\n"
 
 
 def test_not_shown_prints_nothing():
     out = Terminal()
     with progress(3, "train", "steps", shown=False, stream=out) as advance:
         advance(3)
-        advance.say("hello")
+        advance.write("hello")
     assert out.getvalue() == ""
 
 
-def test_an_error_in_the_block_is_passed_on_after_the_last_line():
+def test_an_error_in_the_block_is_raised_after_the_last_line():
     out = io.StringIO()
     with pytest.raises(KeyError), progress(3, "train", "steps", stream=out) as advance:
         advance(1)
         raise KeyError
-    assert out.getvalue().startswith("train: 1/3 steps")
+    assert out.getvalue() == "train: 1/3 steps\n"
 
 
 def test_terminal_gets_a_bar_that_lines_do_not_disturb():
     out = Terminal()
     with progress(4, "train", "steps", stream=out) as advance:
         advance(2, loss=0.5)
-        advance.say("checkpoint saved")
+        advance.write("checkpoint saved")
         advance(2, loss=0.25)
     shown = out.getvalue()
     assert "checkpoint saved\n" in shown

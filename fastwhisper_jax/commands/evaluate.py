@@ -57,7 +57,7 @@ def run(given: EvaluateArguments) -> Report:
     transcribe = make_transcribe(model.dims, options, rules, given.max_new_tokens, given.beam)
     load_audio = functools.partial(audio_inputs, samples=model.dims.n_samples)
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:
-        advance.say(corpus.summary)
+        advance.write(corpus.summary)
         batches = evaluation_batches(corpus.select(order), load_audio, mesh, given.batch_size)
         report, hypotheses = evaluate(
             transcribe,

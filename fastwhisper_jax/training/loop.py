@@ -97,9 +97,9 @@ def train(run: Run, run_dir: Path) -> TrainState:
             progress(total_steps, "train", "steps", initial=start, shown=is_first) as advance,
         ):
             for line in restored.skipped if restored else ():
-                advance.say(line)
+                advance.write(line)
             if start:
-                advance.say(f"resumed from the checkpoint of step {start}")
+                advance.write(f"resumed from the checkpoint of step {start}")
             interval = LogInterval()
             # At the top of the loop: `state.step == step` updates are complete, `batch` is the
             # run's batch `step`, and `interval` holds the metrics since the last row was written.
