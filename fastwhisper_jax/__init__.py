@@ -1,0 +1,1 @@
+"""Distils Whisper speech recognition models with JAX: teacher, student and self teacher."""

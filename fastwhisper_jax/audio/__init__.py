@@ -1,0 +1,1 @@
+"""From files of speech to samples, log-mel features and pauses; Whisper's audio constants."""

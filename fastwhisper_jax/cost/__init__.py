@@ -1,0 +1,1 @@
+"""What a program costs on a TPU slice: flops, bytes, memory and the least time."""

@@ -1,0 +1,1 @@
+"""Error rates of transcripts: normalisers, word and character errors, reports."""

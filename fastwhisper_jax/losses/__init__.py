@@ -1,0 +1,1 @@
+"""The ASKD objective: its definition, its schedules, and its sums in chunks."""

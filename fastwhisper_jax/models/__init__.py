@@ -1,0 +1,1 @@
+"""Layers of a transformer, how they are divided over a mesh, and model families."""

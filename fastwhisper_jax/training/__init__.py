@@ -1,0 +1,1 @@
+"""The loop, the update, the state and its checkpoints, for any task."""

@@ -1,0 +1,1 @@
+"""Reads a compiled program (HLO) and counts its work."""
