@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from fastwhisper_jax.audio.files import EmbeddedAudio, audio_seconds, load_audio, pad_or_trim
+from fastwhisper_jax.audio.files import (
+    EmbeddedAudio,
+    audio_blocks,
+    audio_seconds,
+    load_audio,
+    pad_or_trim,
+)
 from fastwhisper_jax.errors import InputError
 
 
@@ -147,3 +153,21 @@ def test_an_mp3_whose_length_is_estimated_is_not_taken_for_a_truncated_one(tmp_p
     data = path.read_bytes()
     path.write_bytes(data[data.index(data[:2], 2) :])
     assert abs(len(load_audio(str(path))) - 80_000) < 3_200
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_blocks_together_equal_the_whole(tmp_path, rate):
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, np.stack([_tone(3.7, rate)] * 2, axis=1), rate)
+    blocks = list(audio_blocks(path, 1, 0.25, 3.2))
+    assert len(blocks) == 4
+    np.testing.assert_array_equal(np.concatenate(blocks), load_audio(path, 0.25, 3.2))
+
+
+def test_a_damaged_flac_is_an_input_error(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(scale=0.1, size=80_000), 16_000)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"a\.flac cannot be read to its end .*: copy or convert"):
+        load_audio(str(path))
