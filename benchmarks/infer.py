@@ -5,21 +5,28 @@
 The work: greedy transcription of a manifest of short utterances, without timestamps, float32 (and
 faster-whisper's int8). PEERS is an interpreter with PyTorch, transformers 5, ctranslate2 and
 faster-whisper; the model is converted there by CTranslate2's own converter. Each contender is a
-process of its own; they take turns, so that other load on the machine falls on all.
+process of its own; they take turns, so that other load on the machine falls on all. Loading a model
+and compiling are not timed. Reading the audio is timed for this package alone.
 """
 
 import argparse
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import jiwer
-from contenders.processes import Contender, machine, run_rounds, table
+import numpy as np
+from side_by_side import BENCHMARKS, FASTWHISPER, Contender, machine, peak_gib, run_rounds, table
 
+from fastwhisper_jax.audio.constants import SAMPLE_RATE_HZ
+from fastwhisper_jax.audio.files import load_audio
+from fastwhisper_jax.data.manifest import read_manifest
 from fastwhisper_jax.evaluation.normalizers import normalizer
+from fastwhisper_jax.evaluation.reports import hypotheses_path
+
+MAX_NEW_TOKENS = 224
 
 
 def parse() -> argparse.Namespace:
@@ -48,35 +55,51 @@ def convert(python: str, model: str, folder: Path) -> str:
 def main() -> None:
     options = parse()
     model = str(Path(options.model).expanduser())
-    sizes = (options.manifest, str(options.limit), str(options.batch_size))
-    peer = options.peers_python
-    rows = [json.loads(line) for line in Path(options.manifest).read_text().splitlines()]
-    rows = rows[: options.limit]
+    utterances = list(read_manifest(options.manifest))[: options.limit]
+    language = utterances[0].language or "en"
+    waveforms = [load_audio(u.audio, u.offset, u.duration) for u in utterances]
+    audio_seconds = sum(map(len, waveforms)) / SAMPLE_RATE_HZ
     with tempfile.TemporaryDirectory() as folder:
-        converted = convert(peer, model, Path(folder))
-        script = "infer_peers.py"
-        contenders = [
-            Contender("ours", sys.executable, "ours_infer.py", (model, *sizes)),
-            Contender("PyTorch", peer, script, ("hf", model, *sizes)),
-            Contender("faster-whisper", peer, script, ("fw_float32", converted, *sizes)),
-            Contender("faster-whisper int8", peer, script, ("fw_int8", converted, *sizes)),
-        ]
-        reports = run_rounds(contenders, options.rounds)
-    normalize = normalizer("english" if rows[0]["language"] == "en" else "basic")
-    references = [normalize(row["text"]) for row in rows]
+        audio, report = Path(folder) / "audio.npz", Path(folder) / "report.json"
+        np.savez(
+            audio,
+            utterances=len(waveforms),
+            language=language,
+            task="transcribe",
+            max_new_tokens=MAX_NEW_TOKENS,
+            beam=1,
+            batch_size=options.batch_size,
+            **{str(index): waveform for index, waveform in enumerate(waveforms)},
+        )
+        evaluate = [*FASTWHISPER, "evaluate", model, "--data", options.manifest]
+        evaluate += ["--report", report, "--max-new-tokens", MAX_NEW_TOKENS]
+        evaluate += ["--batch-size", options.batch_size, "--limit", options.limit]
+        contenders = [Contender("ours", evaluate, report)]
+        converted = convert(options.peers_python, model, Path(folder))
+        for name, runtime, its_model in (
+            ("PyTorch", "transformers", model),
+            ("faster-whisper", "faster_whisper_float32", converted),
+            ("faster-whisper int8", "faster_whisper_int8", converted),
+        ):
+            peer = [options.peers_python, BENCHMARKS / "peer_transcribe.py", runtime]
+            contenders.append(Contender(name, [*peer, its_model, audio]))
+        reports = run_rounds(contenders, options.rounds, seconds="wall_seconds")
+        lines = hypotheses_path(report).read_text().splitlines()
+    reports["ours"]["texts"] = [json.loads(line)["hypothesis"] for line in lines]
+    normalize = normalizer("english" if language == "en" else "basic")
+    references = [normalize(utterance.text or "") for utterance in utterances]
     scored = [index for index, reference in enumerate(references) if reference]
-    rtfx = [r["audio_seconds"] / statistics.median(r["seconds"]) for r in reports]
-    lines = []
-    for contender, report, speed in zip(contenders, reports, rtfx, strict=True):
-        texts = [normalize(text) for text in report["texts"]]
+    speeds = {n: audio_seconds / statistics.median(r["seconds"]) for n, r in reports.items()}
+    rows = []
+    for name, result in reports.items():
+        texts = [normalize(text) for text in result["texts"]]
         wer = jiwer.wer([references[i] for i in scored], [texts[i] for i in scored])
-        low, high = (report["audio_seconds"] / f(report["seconds"]) for f in (max, min))
-        peak = f"{report['peak_bytes'] / 2**30:.1f}"
-        span = f"{speed:.2f} ({low:.2f} to {high:.2f})"
-        lines.append([contender.name, span, f"{rtfx[0] / speed:.2f}", f"{wer:.2%}", peak])
-    print(f"\n{model} on {len(rows)} utterances of {options.manifest}, {machine()}\n")
-    header = ["", "x real time", "ours is faster by", "WER", "peak GiB"]
-    print(table(header, lines))
+        low, high = (audio_seconds / f(result["seconds"]) for f in (max, min))
+        speed = f"{speeds[name]:.2f} ({low:.2f} to {high:.2f})"
+        ratio = f"{speeds['ours'] / speeds[name]:.2f}"
+        rows.append([name, speed, ratio, f"{wer:.2%}", peak_gib(result)])
+    print(f"\n{model} on {len(utterances)} utterances of {options.manifest}, {machine()}\n")
+    print(table(["", "x real time", "ours is faster by", "WER", "peak GiB"], rows))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How fast speech reaches the train step: the input pipeline alone, and what a step consumes.
+"""Compares the speed of the input pipeline with what a train step consumes.
 
     python benchmarks/input.py ~/whisper-base train.jsonl
 
-Two questions, answered in one run. How many seconds of audio a second does the pipeline of a run
-deliver (decoding and resampling in threads, log-mel on the device, batches of 8), against what
-training consumes of it (the encoder frozen and not cached; two decoder layers)? And does a step
-that is slower than the pipeline ever wait for its batch? There the step is a pause of twice the
-pipeline's own time a batch.
+One run answers two questions. First, how many seconds of audio a second does a run's pipeline
+deliver (decoding and resampling in threads, log-mel on the device, batches of 8), and how many does
+training consume (the encoder frozen and not cached, two decoder layers)? Second, does a step that
+is slower than the pipeline ever wait for its batch? That step is a pause of twice the pipeline's
+own time per batch.
 """
 
 import argparse
@@ -16,24 +16,25 @@ import time
 from collections.abc import Callable, Iterator
 
 import jax
-from contenders.ours_step import make_consumer, recipe
-from contenders.processes import machine, table
+from ours_step import make_consumer, recipe
+from side_by_side import machine, table
 
-from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.batching import BatchLayout
-from fastwhisper_jax.data.corpus import Corpus, read_corpus
 from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.decoding.rules import decoding_rules
-from fastwhisper_jax.distillation.assembly import make_batch_schedule
-from fastwhisper_jax.distillation.pair import load_pair
+from fastwhisper_jax.distillation.collate import collate
+from fastwhisper_jax.distillation.corpus import read_corpus
+from fastwhisper_jax.distillation.featurise import make_featurise
+from fastwhisper_jax.distillation.run import make_batch_schedule
+from fastwhisper_jax.export.hf_load import load_model, resolve_model
 from fastwhisper_jax.models.whisper.tokens import load_tokenizer
-from fastwhisper_jax.training.input import device_batches, make_featurise
+from fastwhisper_jax.training.input import device_batches
 from fastwhisper_jax.training.sharding import make_mesh
-from fastwhisper_jax.training.step import Batch
+from fastwhisper_jax.training.task import Batch
 
 
 def timed(batches: Iterator[Batch], consume: Callable[[Batch], object]) -> tuple[list, list]:
-    """Seconds waited for each batch, and seconds spent on it."""
+    """The seconds that each batch was waited for, and the seconds that it was worked on."""
     waits, works = [], []
     while True:
         start = time.perf_counter()
@@ -56,49 +57,52 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=30)
     parser.add_argument("--steps", type=int, default=4)
     options = parser.parse_args()
-    config = recipe(options.model, "frozen", batch_size=8)
-    pair = load_pair(config)
-    mesh = make_mesh(-1, 1)
-    tokenizer = load_tokenizer(pair.teacher.folder)
-    dims = pair.teacher.dims
+    config, mesh = recipe(options.model, "frozen", batch_size=8), make_mesh(-1, 1)
+    teacher = load_model(resolve_model(options.model))
+    dims = teacher.dims
     corpus = read_corpus(
         [options.manifest],
-        tokenizer,
+        load_tokenizer(teacher.folder),
         language="en",
         task="transcribe",
         buckets=config.data.target_buckets,
         context_seconds=dims.context_seconds,
     )
-    batch_size = config.training.global_batch_size
-    plans = make_plans(
-        config, corpus, dims.context_seconds, max(options.batches, options.steps + 1)
+    schedule = make_batch_schedule(config, corpus, dims.context_seconds)
+    count = max(options.batches, options.steps + 1)
+    layouts = [schedule[step % len(schedule)] for step in range(count)]
+    make_batch = functools.partial(
+        collate,
+        corpus=corpus,
+        load_inputs=functools.partial(audio_inputs, samples=dims.n_samples),
+        end_of_text=decoding_rules(teacher.generation_config).end_of_text,
     )
     feed = functools.partial(
         device_batches,
-        corpus=corpus,
-        load_inputs=functools.partial(audio_inputs, samples=dims.n_samples),
+        collate=lambda layout, local_rows: make_batch(layout, local_rows=local_rows),
         featurise=make_featurise(dims.n_mels, config.data, 0, augments=True),
         mesh=mesh,
-        end_of_text=decoding_rules(pair.teacher.generation_config).end_of_text,
         threads=config.data.threads,
     )
 
-    def audio_seconds(plan: BatchLayout) -> float:
-        return sum(corpus.sizes[i].seconds for row in plan.rows for i in row)
+    def audio_seconds(layout: BatchLayout) -> float:
+        return sum(corpus.sizes[i].seconds for row in layout.rows for i in row)
 
-    timed(feed(plans[:3]), lambda batch: None)  # compiles the log-mel
+    timed(feed(layouts[:3]), lambda batch: None)  # compiles the log-mel
     start = time.perf_counter()
-    timed(feed(plans), lambda batch: None)
+    timed(feed(layouts), lambda batch: None)
     pipeline_seconds = time.perf_counter() - start
-    delivered = sum(map(audio_seconds, plans)) / pipeline_seconds
-    pause = 2 * pipeline_seconds / len(plans)
-    waits, _ = timed(feed(plans), lambda batch: time.sleep(pause))
-    later = waits[2:]  # the first ones find an empty pipeline
-    _, works = timed(feed(plans[: options.steps + 1]), make_consumer(config, mesh))
-    step_seconds = statistics.median(works[1:])
-    mean_audio = sum(map(audio_seconds, plans)) / len(plans)
-    consumed = mean_audio / step_seconds
-    print(f"\n{options.manifest}, batch {batch_size}, {len(plans)} batches, {machine()}\n")
+    mean_audio = sum(map(audio_seconds, layouts)) / count
+    delivered = mean_audio * count / pipeline_seconds
+    pause = 2 * pipeline_seconds / count
+    waits, _ = timed(feed(layouts), lambda batch: time.sleep(pause))
+    later = waits[2:]  # the first batches find an empty pipeline
+    _, works = timed(feed(layouts[: options.steps + 1]), make_consumer(config, mesh))
+    consumed = mean_audio / statistics.median(works[1:])
+    print(
+        f"\n{options.manifest}, batch {config.training.global_batch_size}, {count} batches, "
+        f"{machine()}\n"
+    )
     rows = [
         ["pipeline delivers, audio seconds a second", f"{delivered:.0f}"],
         ["train step consumes, audio seconds a second", f"{consumed:.1f}"],
@@ -107,14 +111,6 @@ def main() -> None:
         ["share of the time spent waiting", f"{sum(later) / (len(later) * pause):.2%}"],
     ]
     print(table(["", ""], rows))
-
-
-def make_plans(
-    config: Config, corpus: Corpus, context_seconds: float, count: int
-) -> list[BatchLayout]:
-    """The first `count` batches of a run."""
-    schedule = make_batch_schedule(config, corpus, context_seconds)
-    return [schedule[step % len(schedule)] for step in range(count)]
 
 
 if __name__ == "__main__":

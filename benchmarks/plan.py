@@ -3,22 +3,21 @@
     python benchmarks/plan.py configs/askd_large_v3.py --flax-python FLAX
 
 The work: the recipe's teacher and student, CE + KL, AdamW, the encoder frozen and run once,
-bfloat16, compiled from shapes alone. Of a recipe with several phases the first is compared. FLAX
+bfloat16, compiled from shapes alone. If the recipe has several phases, the first is compared. FLAX
 has transformers 4.57, jax, flax and libtpu. Both contenders compile with the same options, and one
-rule counts both programs (bodies of loops as often as they run, kernels by their arithmetic).
-Memory is what the compiler reports. Each contender is a process of its own; they take turns.
+rule counts both programs (a loop's body as often as it runs, a kernel by its own cost estimate).
+The compiler reports the memory. Each contender is a process of its own; they take turns.
 """
 
 import argparse
 import dataclasses
 import json
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from contenders.processes import Contender, machine, run_rounds, table
+from side_by_side import BENCHMARKS, FASTWHISPER, Contender, machine, run_rounds, table
 
 from fastwhisper_jax.config.recipe import load_recipe
 from fastwhisper_jax.cost.chips import CHIPS
@@ -28,7 +27,7 @@ from fastwhisper_jax.cost.roofline import roofline
 from fastwhisper_jax.distillation.shapes import model_dimensions
 
 GIB = 2**30
-# Fields of a plan, and how to print them.
+# The fields of a report, and how they are printed: label, unit, format.
 ROWS = {
     "argument_gib": ("arguments, GiB", 1.0, "{:.2f}"),
     "temp_gib": ("memory beside them, GiB", 1.0, "{:.2f}"),
@@ -57,21 +56,23 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     dims = model_dimensions(load_recipe(Path(options.recipe)).teacher.path)
-    sizes = (options.topology, str(options.batch_size), str(options.tokens))
-    with tempfile.TemporaryDirectory() as folder:
-        dims_file, program = Path(folder) / "dims.json", Path(folder) / "program.txt"
+    sizes = (options.topology, options.batch_size, options.tokens)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        dims_file, program, report = (folder / f for f in ("dims.json", "program.txt", "plan.json"))
         dims_file.write_text(json.dumps(dataclasses.asdict(dims)))
+        plan = [*FASTWHISPER, "plan", options.recipe, "--topology", options.topology]
+        plan += ["--batch-size", options.batch_size, "--target-tokens", options.tokens]
+        plan += ["--steps-only", "--report", report]
+        flax = [options.flax_python, BENCHMARKS / "peer_flax.py", "plan", dims_file]
         contenders = [
-            Contender("ours", sys.executable, "ours_plan.py", (options.recipe, *sizes)),
-            Contender(
-                "HF Flax",
-                options.flax_python,
-                "flax_plan.py",
-                (str(dims_file), *sizes, str(program)),
-            ),
+            Contender("ours", plan, report),
+            Contender("HF Flax", [*flax, *sizes, program]),
         ]
-        ours, theirs = run_rounds(contenders, options.rounds)
+        reports = run_rounds(contenders, options.rounds, seconds="compile_seconds")
+        theirs = reports["HF Flax"]
         theirs |= counted(program.read_text(), theirs, options.topology)
+    ours = reports["ours"]["phases"][0] | {"seconds": reports["ours"]["seconds"]}
     ours["received"] = sum(ours["collective_bytes"].values())
     lines = []
     for field, (label, unit, form) in ROWS.items():
@@ -91,7 +92,7 @@ def main() -> None:
 
 
 def counted(program: str, report: dict[str, Any], topology: str) -> dict[str, Any]:
-    """What a compiled program costs a chip, by the same rule as `fastwhisper plan`."""
+    """Counts the cost of a compiled program on a chip by the rule of `fastwhisper plan`."""
     cost = program_cost(parse_program(program))
     return {
         "argument_gib": report["argument_bytes"] / GIB,

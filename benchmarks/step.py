@@ -9,17 +9,26 @@ package does from the second epoch on when `data.encoder_cache` is set (reading 
 TORCH has PyTorch and transformers 5; FLAX has transformers 4.57, jax and flax. Each contender is a
 process of its own; they take turns, so that other load on the machine falls on all. transformers'
 Flax needs 20 GB for `full`.
+
+--other times any other command beside these, such as our own contender in another checkout. It is
+given MODEL MODE BATCH TOKENS STEPS and prints what `print_times` prints.
 """
 
 import argparse
 import statistics
 import sys
 
-from contenders.processes import Contender, machine, run_rounds, table
+from side_by_side import (
+    BENCHMARKS,
+    Contender,
+    command_line,
+    machine,
+    peak_gib,
+    run_rounds,
+    table,
+)
 
-MODES = {"ours": ("frozen", "full", "cached"), "PyTorch": ("frozen", "full")}
-MODES["HF Flax"] = MODES["PyTorch"]
-SCRIPTS = {"ours": "ours_step.py", "PyTorch": "torch_step.py", "HF Flax": "flax_step.py"}
+MODES = ("frozen", "full", "cached")
 
 
 def parse() -> argparse.Namespace:
@@ -29,7 +38,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("model", help="folder with Whisper in Hugging Face layout")
     parser.add_argument("--torch-python", help="interpreter with PyTorch; left out without one")
     parser.add_argument("--flax-python", help="interpreter with HF Flax; left out without one")
-    parser.add_argument("--modes", nargs="+", default=["frozen", "full", "cached"])
+    parser.add_argument("--other", metavar="COMMAND", help="another contender of every mode")
+    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--steps", type=int, default=4, help="timed steps a round")
@@ -39,39 +49,39 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    pythons = {
-        "ours": sys.executable,
-        "PyTorch": options.torch_python,
-        "HF Flax": options.flax_python,
-    }
-    sizes = tuple(map(str, (options.batch_size, options.tokens, options.steps)))
+    commands: dict[str, list[object]] = {"ours": [sys.executable, BENCHMARKS / "ours_step.py"]}
+    if options.other:
+        commands["other"] = [*command_line(options.other)]
+    if options.torch_python:
+        commands["PyTorch"] = [options.torch_python, BENCHMARKS / "peer_torch.py"]
+    if options.flax_python:
+        commands["HF Flax"] = [options.flax_python, BENCHMARKS / "peer_flax.py", "step"]
+    sizes = (options.batch_size, options.tokens, options.steps)
     contenders = [
-        Contender(f"{name} {mode}", python, SCRIPTS[name], (options.model, mode, *sizes))
+        Contender(f"{name} {mode}", [*command, options.model, mode, *sizes])
         for mode in options.modes
-        for name, python in pythons.items()
-        if python and mode in MODES[name]
+        for name, command in commands.items()
+        if mode != "cached" or name in ("ours", "other")
     ]
     reports = run_rounds(contenders, options.rounds)
-    median = {
-        c.name: statistics.median(r["seconds"]) for c, r in zip(contenders, reports, strict=True)
-    }
+    median = {name: statistics.median(report["seconds"]) for name, report in reports.items()}
+    rivals = [name for name in commands if name != "ours"]
     rows = []
-    for contender, report in zip(contenders, reports, strict=True):
-        name, mode = contender.name.rsplit(" ", 1)
-        against = "frozen" if mode == "cached" else mode
-        ratios = [
-            f"{median[f'{peer} {against}'] / median[contender.name]:.2f}"
-            if f"{peer} {against}" in median
-            else "-"
-            for peer in ("PyTorch", "HF Flax")
-        ]
+    for contender, report in reports.items():
+        mode = contender.rsplit(" ", 1)[1]
+        ratios = []
+        for rival in rivals:
+            # A peer has no cached mode: ours is compared with its frozen one.
+            other = f"{rival} {mode}" if f"{rival} {mode}" in median else f"{rival} frozen"
+            ratios.append(f"{median[other] / median[contender]:.2f}" if other in median else "-")
         low, high = min(report["seconds"]), max(report["seconds"])
-        seconds = f"{median[contender.name]:.2f} ({low:.2f} to {high:.2f})"
-        peak = f"{report['peak_bytes'] / 2**30:.1f}"
-        rows.append([contender.name, seconds, *ratios, f"{report['first_seconds']:.0f}", peak])
+        seconds = f"{median[contender]:.2f} ({low:.2f} to {high:.2f})"
+        rows.append(
+            [contender, seconds, *ratios, f"{report['first_seconds']:.0f}", peak_gib(report)]
+        )
     print(f"\n{options.model}, batch {options.batch_size} x {options.tokens} tokens, {machine()}\n")
-    header = ["", "seconds a step", "x PyTorch", "x HF Flax", "first step, s", "peak GiB"]
-    print(table(header, rows))
+    rivals = [f"x {rival}" for rival in rivals]
+    print(table(["", "seconds a step", *rivals, "first step, s", "peak GiB"], rows))
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_compiling_before_the_first_step_does_not_enter_the_rate_of_a_bar(clock)
         for _ in range(10):
             clock[0] += 1
             advance()
-    assert "51/100 [00:10<00:49,  1.00s/ steps]" in out.getvalue()
+    assert "51/100 [00:10<00:49,  1.00 steps/s]" in out.getvalue()
 
 
 def test_work_of_an_earlier_run_does_not_enter_the_rate(clock):

@@ -1,6 +1,6 @@
-"""One contender of step.py: the same step by PyTorch and transformers, as one would write it.
+"""PyTorch as a contender of step.py: the same step as one would write it with transformers.
 
-    run by the benchmark as: torch_step.py MODEL frozen|full BATCH TOKENS STEPS
+    python benchmarks/peer_torch.py MODEL frozen|full BATCH TOKENS STEPS
 
 Runs under an interpreter with PyTorch and transformers 5; this package is not imported. The frozen
 encoder is run once, for teacher and student.
@@ -13,7 +13,7 @@ import time
 
 import torch
 import torch.nn.functional as F
-from contenders.report import print_times
+from side_by_side import print_times
 from transformers import WhisperForConditionalGeneration
 
 TEMPERATURE = 2.0
