@@ -1,24 +1,27 @@
-"""Every test runs on 8 virtual CPU devices, with rank promotion refused.
+"""Settings and fixtures of all tests.
 
-What one test has compiled is kept for those that follow, and for the processes that they start.
-Compiling is most of what small models cost, so LLVM's optimisations are left out, but where tests
-marked `real` run large ones.
+Every test runs on 8 virtual CPU devices, and rank promotion is an error.
+
+Most of a test's time is compilation. So all processes share one folder of compiled programs, and
+XLA leaves out most of its optimisations. Tests marked `real` run large models and keep them; so do
+all tests with `pytest --optimised`.
 """
 
 import os
 import tempfile
 
-# All are read when jax is first imported, so they are set before that.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-).strip()
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fastwhisper-compiled-")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-# Of the other programs that tests start beside each other: threads that wait for each other spin.
-os.environ["OMP_NUM_THREADS"] = "1"
+# jax reads these variables when it is imported, so they are set first. Workers inherit them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    ).strip()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fastwhisper-compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    # Tests start several programs side by side; threads that wait for each other would spin.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import contextlib
 import importlib.util
@@ -49,8 +52,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+OPTIMISED = "--optimised"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(OPTIMISED, action="store_true", help="compile with all of XLA's optimisations")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption(OPTIMISED):
+        os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 def pytest_unconfigure() -> None:
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 SPECIAL_TOKENS = (
@@ -174,7 +191,8 @@ def _tiny_tokenizer() -> Tokenizer:
 @pytest.fixture(autouse=True)
 def optimised_where_real(request, monkeypatch):
     """Tests marked `real`, and the processes that they start, run what users run."""
-    if request.node.get_closest_marker("real") is None:
+    is_real = request.node.get_closest_marker("real") is not None
+    if request.config.getoption(OPTIMISED) or not is_real:
         yield
         return
     monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
