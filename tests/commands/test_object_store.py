@@ -15,8 +15,8 @@ from support.object_store import ObjectStore
 
 from fastwhisper_jax import files
 from fastwhisper_jax.audio.files import load_audio
-from fastwhisper_jax.commands import export
 from fastwhisper_jax.data.sources import read_source
+from fastwhisper_jax.distillation import export_run
 from fastwhisper_jax.distillation.array_store import open_store
 from fastwhisper_jax.errors import InputError, IntegrityError
 from fastwhisper_jax.training import loop
@@ -153,7 +153,7 @@ def test_a_run_is_trained_resumed_plotted_and_exported_there(
             super().__init__(tmp_path / str(directory).partition("://")[2], keep)
 
     monkeypatch.setattr(loop, "Checkpoints", LocalCheckpoints)
-    monkeypatch.setattr(export, "Checkpoints", LocalCheckpoints)
+    monkeypatch.setattr(export_run, "Checkpoints", LocalCheckpoints)
     run, out = "gs://bucket/run", tmp_path / "exported"
     command = ("train", tiny_recipe, "--run-dir", run, "--data.train", prepared)
     command += ("--data.encoder_cache", "gs://bucket/cache", "--training.steps", 2)

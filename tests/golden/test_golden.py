@@ -41,7 +41,7 @@ def assert_same_metrics(ours, stored):
             if stored_row[name] is None:
                 assert ours_row[name] is None, name
             else:
-                assert ours_row[name] == pytest.approx(stored_row[name], rel=2e-5), name
+                assert ours_row[name] == pytest.approx(stored_row[name], rel=2e-5, abs=1e-6), name
 
 
 def assert_same_weights(exported, golden):
