@@ -7,22 +7,14 @@ estimate.
 """
 
 import dataclasses
-import math
 import re
 from collections import Counter
 
+from fastwhisper_jax.cost.hlo.collectives import COLLECTIVES, received_bytes
 from fastwhisper_jax.cost.hlo.flops import convolution_flops, dot_flops
 from fastwhisper_jax.cost.hlo.loops import trip_count
 from fastwhisper_jax.cost.hlo.text import Computation, Instruction, Program, Shape
 
-COLLECTIVES = (
-    "all-gather",
-    "all-reduce",
-    "all-to-all",
-    "collective-permute",
-    "ragged-all-to-all",
-    "reduce-scatter",
-)
 # What a device receives from other slices. In the compiled program it passes through the host.
 CROSS_SLICE = "cross-slice"
 _FREE = {
@@ -134,7 +126,7 @@ def _arithmetic(computation: Computation, at: Instruction) -> Cost:
     if at.opcode == "recv" and "is_host_transfer=true" in at.attributes:
         return Cost(collective_bytes=Counter({CROSS_SLICE: float(at.shapes[0].bytes)}))
     if kind in COLLECTIVES:
-        return Cost(collective_bytes=Counter({kind: _received(kind, computation, at)}))
+        return Cost(collective_bytes=Counter({kind: received_bytes(kind, computation, at)}))
     if kind == "dot":
         return Cost(flops=dot_flops(computation, at))
     if kind == "convolution":
@@ -233,30 +225,3 @@ def _bytes_written(fused: Computation, part: Instruction, shape: Shape) -> float
     if part.opcode == "parameter":
         return 0.0  # an operand that is passed on
     return shape.bytes
-
-
-def _received(kind: str, computation: Computation, at: Instruction) -> float:
-    """Bytes that a device receives in a collective, by the best possible algorithm."""
-    operand = sum(computation[name].bytes for name in at.operands)
-    if kind == "collective-permute":
-        return operand
-    size = _group_size(at)
-    others = (size - 1) / size
-    if kind == "all-gather":
-        return operand * (size - 1)
-    return operand * others * (2 if kind == "all-reduce" else 1)
-
-
-def _group_size(at: Instruction) -> int:
-    """The number of devices in a group of a collective, read from any of HLO's notations."""
-    text = at.attributes
-    if match := re.search(r"replica_groups=\{\{([0-9,]+)\}", text):
-        return len(match.group(1).split(","))
-    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", text):
-        return int(match.group(2))
-    # Axes of a mesh or parts of axes, such as mesh['a'=32,'b'=8], device_ids=(...) {'a':(1)4,'b'}
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match.group(1)))
-        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match.group(2))
-        return math.prod(int(part or sizes[axis]) for axis, part in parts)
-    raise ValueError(f"no replica groups in {text[:200]}")
