@@ -8,7 +8,7 @@ once a step for teacher and student; `full` trains it, so it is run twice; `cach
 package does from the second epoch on when `data.encoder_cache` is set (reading from disk included).
 TORCH has PyTorch and transformers 5; FLAX has transformers 4.57, jax and flax. Each contender is a
 process of its own; they take turns, so that other load on the machine falls on all. transformers'
-Flax needs 20 GB for `full`.
+Flax needs 20 GB for `full`. A ratio "x PyTorch" is PyTorch's time over that of the row.
 
 --other times any other command beside these, such as our own contender in another checkout. It is
 given MODEL MODE BATCH TOKENS STEPS and prints what `print_times` prints.
