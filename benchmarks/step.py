@@ -15,18 +15,11 @@ given MODEL MODE BATCH TOKENS STEPS and prints what `print_times` prints.
 """
 
 import argparse
+import shlex
 import statistics
 import sys
 
-from side_by_side import (
-    BENCHMARKS,
-    Contender,
-    command_line,
-    machine,
-    peak_gib,
-    run_rounds,
-    table,
-)
+from side_by_side import BENCHMARKS, Contender, machine, peak_gib, run_rounds, table
 
 MODES = ("frozen", "full", "cached")
 
@@ -51,7 +44,7 @@ def main() -> None:
     options = parse()
     commands: dict[str, list[object]] = {"ours": [sys.executable, BENCHMARKS / "ours_step.py"]}
     if options.other:
-        commands["other"] = [*command_line(options.other)]
+        commands["other"] = list(shlex.split(options.other))
     if options.torch_python:
         commands["PyTorch"] = [options.torch_python, BENCHMARKS / "peer_torch.py"]
     if options.flax_python:
