@@ -1,11 +1,11 @@
-"""WER of several models on one data set with 95 % intervals, and their paired differences.
+"""Prints the WER of several models on one data set, with 95 % intervals and paired differences.
 
     fastwhisper evaluate MODEL --data test.jsonl --report NAME.json        # for each model
     python benchmarks/compare_wer.py A.json B.json ... [--normalizer english]
 
-Intervals are of a bootstrap over utterances (10,000 resamples, seed 0), which are drawn alike for
-all models: a difference whose interval holds 0 is none that this data can show. They say nothing
-about what another seed of the training would give.
+The intervals come from a bootstrap over utterances (10,000 resamples, seed 0). Each resample is the
+same for all models. If the interval of a difference holds 0, this data does not show a difference.
+The intervals do not say what training with another seed would give.
 """
 
 import argparse
@@ -22,7 +22,7 @@ RESAMPLES = 10_000
 
 
 def errors_and_words(report: Path, name: str) -> np.ndarray:
-    """(utterances, 2): errors and reference words of each utterance of a report."""
+    """(utterances, 2): the errors and the reference words of each utterance of a report."""
     normalize = normalizer(name)
     counts = []
     for line in hypotheses_path(report).read_text().splitlines():
@@ -31,14 +31,14 @@ def errors_and_words(report: Path, name: str) -> np.ndarray:
         if not reference:
             counts.append((len(hypothesis.split()), 0))
             continue
-        found = jiwer.process_words(reference, hypothesis)
-        errors = found.substitutions + found.deletions + found.insertions
+        words = jiwer.process_words(reference, hypothesis)
+        errors = words.substitutions + words.deletions + words.insertions
         counts.append((errors, len(reference.split())))
     return np.array(counts)
 
 
 def interval(values: np.ndarray) -> str:
-    """The middle 95 % of resampled percentages."""
+    """The interval that holds the middle 95 % of resampled percentages."""
     low, high = np.percentile(values, [2.5, 97.5])
     return f"{low:6.2f} to {high:6.2f}"
 
@@ -51,7 +51,9 @@ def main() -> None:
     counts = {path.stem: errors_and_words(path, options.normalizer) for path in options.reports}
     sizes = {len(rows) for rows in counts.values()}
     if len(sizes) != 1:
-        parser.error(f"the reports are of different data: {sorted(sizes)} utterances")
+        parser.error(
+            f"the reports are of different data, {sorted(sizes)} utterances; evaluate the same data"
+        )
     (size,) = sizes
     draws = np.random.default_rng(0).integers(0, size, (RESAMPLES, size))
     rates = {}

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import platform
-import shlex
 import statistics
 import subprocess
 import sys
@@ -93,11 +92,6 @@ def run_rounds(
 def print_times(seconds: Sequence[float]) -> None:
     """Prints a contender's report: the times of its steps, of which the first one compiles."""
     print(json.dumps({"first_seconds": seconds[0], "seconds": list(seconds[1:])}))
-
-
-def command_line(text: str) -> list[str]:
-    """Splits a command as a shell does."""
-    return [os.path.expanduser(part) for part in shlex.split(text)]
 
 
 def peak_gib(report: dict[str, Any]) -> str:

@@ -8,25 +8,18 @@ once a step for teacher and student; `full` trains it, so it is run twice; `cach
 package does from the second epoch on when `data.encoder_cache` is set (reading from disk included).
 TORCH has PyTorch and transformers 5; FLAX has transformers 4.57, jax and flax. Each contender is a
 process of its own; they take turns, so that other load on the machine falls on all. transformers'
-Flax needs 20 GB for `full`.
+Flax needs 20 GB for `full`. A ratio "x PyTorch" is PyTorch's time over that of the row.
 
 --other times any other command beside these, such as our own contender in another checkout. It is
 given MODEL MODE BATCH TOKENS STEPS and prints what `print_times` prints.
 """
 
 import argparse
+import shlex
 import statistics
 import sys
 
-from side_by_side import (
-    BENCHMARKS,
-    Contender,
-    command_line,
-    machine,
-    peak_gib,
-    run_rounds,
-    table,
-)
+from side_by_side import BENCHMARKS, Contender, machine, peak_gib, run_rounds, table
 
 MODES = ("frozen", "full", "cached")
 
@@ -51,7 +44,7 @@ def main() -> None:
     options = parse()
     commands: dict[str, list[object]] = {"ours": [sys.executable, BENCHMARKS / "ours_step.py"]}
     if options.other:
-        commands["other"] = [*command_line(options.other)]
+        commands["other"] = list(shlex.split(options.other))
     if options.torch_python:
         commands["PyTorch"] = [options.torch_python, BENCHMARKS / "peer_torch.py"]
     if options.flax_python:

@@ -1,12 +1,12 @@
-"""Many recordings in one call: order, the unreadable one among them, memory over the run.
+"""Transcribes many recordings in one call, and checks their order, the errors and the memory.
 
     python benchmarks/transcribe_many.py MODEL --data test.jsonl [--files 100]
 
-Joins the utterances of a manifest, with silences between them, into recordings of 1 to 120 s: most
-are a few seconds long, every tenth is a minute or two. One file in the middle is no audio. All are
-given to `fastwhisper transcribe` at once; printed are the exit code, what standard error names,
-whether each file has its transcript in the order given, and the process' memory at 10, 50 and 100 %
-of them.
+The utterances of a manifest, with silences between them, are joined into recordings of 1 to 120 s.
+Most recordings are a few seconds long; every tenth is a minute or two. One file in the middle holds
+no audio. One `fastwhisper transcribe` is given all of them. This prints its exit code, its error
+messages, whether each file has its transcript in the order given, and the memory of the process
+after 10, 50 and 100 % of the files.
 """
 
 import argparse
@@ -26,17 +26,17 @@ from fastwhisper_jax.data.manifest import read_manifest
 
 
 def write_recordings(folder: Path, manifest: Path, count: int) -> tuple[list[Path], int, float]:
-    """The files, which of them is no audio, and the seconds of the others."""
+    """The files, the index of the one without audio, and the seconds of the others."""
     generator = np.random.default_rng(0)
     clips = [load_audio(utterance.audio) for utterance in read_manifest(manifest)]
-    paths, place, total = [], 0, 0.0
+    paths, clip, total = [], 0, 0.0
     for index in range(count):
         longest = 120.0 if index % 20 == 10 else 60.0 if index % 20 == 0 else 1 + 7 * index / count
         parts: list[np.ndarray] = []
         while sum(map(len, parts)) < longest * SAMPLE_RATE_HZ:
             gap = generator.uniform(0.3, 2.0) * SAMPLE_RATE_HZ
-            parts += [clips[place % len(clips)], np.zeros(round(gap), np.float32)]
-            place += 1
+            parts += [clips[clip % len(clips)], np.zeros(round(gap), np.float32)]
+            clip += 1
         audio = np.concatenate(parts)[: round(longest * SAMPLE_RATE_HZ)]
         paths.append(folder / f"{index:03d}.flac")
         soundfile.write(paths[-1], audio, SAMPLE_RATE_HZ)
@@ -48,7 +48,7 @@ def write_recordings(folder: Path, manifest: Path, count: int) -> tuple[list[Pat
 
 
 def resident_mib(process: int) -> float:
-    """Memory of a process that lies in RAM (Linux)."""
+    """The memory of a process that is in RAM (Linux)."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
@@ -72,21 +72,21 @@ def main() -> None:
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
         ):
             assert process.stdout is not None
-            said, memory = [], []
+            transcribed, memory = [], []
             for line in process.stdout:
-                said.append(json.loads(line)["file"])
+                transcribed.append(json.loads(line)["file"])
                 memory.append(resident_mib(process.pid))
             code = process.wait()
             errors.seek(0)
-            named = [line for line in errors if line.startswith("error")]
+            messages = [line for line in errors if line.startswith("error")]
         wall = time.perf_counter() - start
     expected = [str(path) for index, path in enumerate(paths) if index != broken]
-    print(f"exit code {code}; in order and complete: {said == expected}")
+    print(f"exit code {code}; in order and complete: {transcribed == expected}")
     print(f"{wall:.0f} s with loading and compiling, {seconds / wall:.1f} x real time")
-    print(*named, sep="")
+    print(*messages, sep="")
     for share in (0.1, 0.5, 1.0):
-        place = max(0, round(share * len(memory)) - 1)
-        print(f"memory at {100 * share:.0f} % of the files: {memory[place]:.0f} MiB")
+        last = max(0, round(share * len(memory)) - 1)
+        print(f"memory at {100 * share:.0f} % of the files: {memory[last]:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a chip of each TPU generation can do, as Google publishes it."""
+"""The published performance of one chip of each TPU generation."""
 
 import dataclasses
 
@@ -8,14 +8,14 @@ class Chip:
     """One chip.
 
     Attributes:
-        name: of the generation.
-        peak_flops: bfloat16 operations a second, of all its cores.
-        hbm_gib: main memory.
-        hbm_bandwidth: bytes a second, read and written together.
-        interconnect_bandwidth: bytes a second that it receives over all links to its neighbours:
-            half of the bidirectional bandwidth that is published.
-        network_bandwidth: bytes a second that it receives from other slices, over the data centre's
-            network; None where that is not published.
+        name: the generation.
+        peak_flops: bfloat16 operations per second, of all its cores.
+        hbm_gib: size of its main memory, in GiB.
+        hbm_bandwidth: bytes per second, read and written together.
+        interconnect_bandwidth: bytes per second that it receives over all links to its neighbours.
+            This is half of the published bandwidth, which counts both directions.
+        network_bandwidth: bytes per second that it receives from other slices, over the data
+            centre's network; None if it is not published.
     """
 
     name: str
@@ -26,9 +26,9 @@ class Chip:
     network_bandwidth: float | None
 
 
-# Source: cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, tables of key specifications; v4's
-# interconnect, which is not in its table: Jouppi et al., "TPU v4" (arXiv 2304.01433), 6 links of
-# 50 GB/s in each direction. The network is published a pod of 256 chips for v5e and v6e.
+# Source: cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, tables of key specifications. The table
+# of v4 leaves out its interconnect: Jouppi et al., "TPU v4" (arXiv 2304.01433), give it 6 links of
+# 50 GB/s in each direction. For v5e and v6e the published network is that of a pod of 256 chips.
 CHIPS = {
     chip.name: chip
     for chip in (

@@ -1,4 +1,4 @@
-"""What a model costs when it transcribes: encoding a window, and one cached token."""
+"""The cost of transcribing with a model: encoding a window, and decoding one cached token."""
 
 import dataclasses
 from typing import Any
@@ -15,19 +15,19 @@ from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 
 @dataclasses.dataclass(frozen=True)
-class Decoding:
-    """Roofline seconds of one chip with a batch of windows.
+class DecodingCost:
+    """Roofline seconds of a batch of windows on one chip.
 
     Attributes:
-        encode_seconds: the encoder, and the keys and values of all cross-attention.
-        token_seconds: one more token of each window.
+        encode_seconds: time of the encoder and of the keys and values for cross-attention.
+        token_seconds: time to decode one more token of each window.
     """
 
     encode_seconds: float
     token_seconds: float
 
     def window_seconds(self, tokens: int) -> float:
-        """A batch of windows with so many tokens each."""
+        """The time of a batch of windows with `tokens` tokens each."""
         return self.encode_seconds + tokens * self.token_seconds
 
 
@@ -39,17 +39,17 @@ def measure_decoding(
     tokens: int,
     placement: jax.sharding.Sharding,
     chip: Chip,
-) -> Decoding | None:
-    """Compiles both programs for one chip; None: the model does not fit it.
+) -> DecodingCost | None:
+    """Compiles both programs for one chip; returns None if the model does not fit it.
 
     Args:
-        params: shapes of the whole model.
-        dims: its sizes.
-        options: how to compute.
+        params: shapes of the whole model's parameters.
+        dims: the model's sizes.
+        options: how the model computes.
         rows: B, windows at a time.
         tokens: K, the longest text.
-        placement: one device.
-        chip: what it is.
+        placement: the sharding of every array: one device.
+        chip: the chip that this device is.
     """
 
     def on_chip(tree: Any) -> Any:
@@ -79,4 +79,4 @@ def measure_decoding(
     decoded = measure(jax.jit(token, donate_argnums=1), (decoder, cache, ids), chip)
     if encoded is None or decoded is None:
         return None
-    return Decoding(encoded.roofline.seconds, decoded.roofline.seconds)
+    return DecodingCost(encoded.roofline.seconds, decoded.roofline.seconds)

@@ -1,4 +1,4 @@
-"""Compiling a program for devices that are not there, and what that tells."""
+"""Compiles a program for devices that need not be there, and counts its cost and its memory."""
 
 import contextlib
 import dataclasses
@@ -15,10 +15,10 @@ from fastwhisper_jax.cost.hlo.text import parse
 from fastwhisper_jax.cost.roofline import Roofline, roofline
 
 GIB = 2**30
-# Whether jax keeps compiled programs on disk.
+# The jax setting that keeps compiled programs on disk.
 ENABLED = "jax_enable_compilation_cache"
-# Collectives apart from the arithmetic that they overlap with, so that both can be counted: fused,
-# one appears as parts of many instructions.
+# Keeps collectives apart from the arithmetic that they overlap with, so that both can be counted. A
+# fused collective appears as parts of many instructions.
 COMPILER_OPTIONS = {"xla_tpu_enable_async_collective_fusion": "false"}
 
 
@@ -27,11 +27,11 @@ class Measured:
     """A compiled program on one chip.
 
     Attributes:
-        argument_gib: what it is given: parameters, state, batch.
-        temp_gib: what it needs beside, and results that take no argument's place.
-        cost: counted in the compiled program.
-        roofline: of that cost on the chip.
-        compile_seconds: it took here.
+        argument_gib: memory of its arguments: parameters, state, batch.
+        temp_gib: memory of temporary arrays, and of results that do not reuse an argument's memory.
+        cost: its work, counted in the compiled program.
+        roofline: the least time of that work on the chip.
+        compile_seconds: how long compiling took.
     """
 
     argument_gib: float
@@ -46,7 +46,7 @@ class Measured:
 
 
 def measure(function: Any, arguments: tuple[Any, ...], chip: Chip) -> Measured | None:
-    """Compiles a jitted function for shapes that carry shardings; None: it cannot fit the chip."""
+    """Compiles a jitted function for shapes with shardings; returns None if it does not fit."""
     started = time.perf_counter()
     try:
         with _without_cache():
@@ -57,11 +57,11 @@ def measure(function: Any, arguments: tuple[Any, ...], chip: Chip) -> Measured |
         raise
     seconds = time.perf_counter() - started
     memory = compiled.memory_analysis()
-    kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     cost = program_cost(parse(compiled.as_text()))
     return Measured(
         argument_gib=memory.argument_size_in_bytes / GIB,
-        temp_gib=(memory.temp_size_in_bytes + kept) / GIB,
+        temp_gib=(memory.temp_size_in_bytes + results) / GIB,
         cost=cost,
         roofline=roofline(cost, chip),
         compile_seconds=seconds,
@@ -70,7 +70,7 @@ def measure(function: Any, arguments: tuple[Any, ...], chip: Chip) -> Measured |
 
 @contextlib.contextmanager
 def _without_cache() -> Iterator[None]:
-    """Compiles anew: what jax keeps on disk is read back onto devices, and here are none."""
+    """Turns jax's cache on disk off, for loading a cached program needs the devices."""
     before = getattr(jax.config, ENABLED)
     _use_cache(False)
     try:
@@ -81,5 +81,5 @@ def _without_cache() -> Iterator[None]:
 
 def _use_cache(use: bool) -> None:
     jax.config.update(ENABLED, use)
-    # Whether there is a cache is looked up once; this forgets it.
+    # jax looks only once whether there is a cache; this makes it look again.
     compilation_cache.reset_cache()

@@ -1,7 +1,8 @@
-"""Operations of a train step from the sizes of its models: what a compiled one must agree with.
+"""The flops of a train step, computed from the sizes of its models.
 
-Matrix products and convolutions alone, two operations a multiplication and addition; norms, GELU
-and softmax are some hundredths of a per cent.
+They check the count in the compiled step. Only matrix products and convolutions are counted, with
+two operations for a multiplication and an addition. Norms, GELU and softmax add a few hundredths of
+a per cent.
 """
 
 from typing import NamedTuple
@@ -12,13 +13,14 @@ from fastwhisper_jax.training.task import Phase
 
 
 class StepSizes(NamedTuple):
-    """What the flops of a train step follow from.
+    """What determines the flops of a train step.
 
     Attributes:
-        teacher, student: sizes.
-        shares_encoder: one encoder serves both models.
+        teacher, student: the models' sizes.
+        shares_encoder: whether one encoder serves both models.
         rematerialise: what the student's backward pass computes again.
-        trains_encoder, trains_embedding: these parts are not frozen.
+        trains_encoder: whether the encoder is trained.
+        trains_embedding: whether the token embedding is trained.
     """
 
     teacher: ModelDimensions
@@ -30,7 +32,7 @@ class StepSizes(NamedTuple):
 
 
 def encoder_flops(dims: ModelDimensions) -> int:
-    """One window through the encoder."""
+    """Flops of the encoder on one window."""
     positions, width = dims.n_audio_ctx, dims.n_state
     convolutions = 6 * width * (dims.n_mels * dims.n_frames + width * positions)
     layer = _block(positions, width, dims.n_audio_mlp) + _attention(positions, positions, width)
@@ -38,24 +40,25 @@ def encoder_flops(dims: ModelDimensions) -> int:
 
 
 def decoder_flops(dims: ModelDimensions, tokens: int) -> int:
-    """T target tokens and their audio through the decoder, without the vocabulary."""
+    """Flops of the decoder on T target tokens and their audio, without the logits."""
     return dims.n_text_layer * (_decoder_layer(dims, tokens) + _audio_projections(dims))
 
 
 def vocabulary_flops(dims: ModelDimensions, tokens: int) -> int:
-    """Logits of T tokens."""
+    """Flops of the logits of T tokens."""
     return 2 * tokens * dims.n_state * dims.n_vocab
 
 
 def train_step_flops(sizes: StepSizes, phase: Phase, rows: int, tokens: int) -> int:
-    """An update on `rows` utterances of T tokens, all computed in the step (nothing cached).
+    """Flops of an update on `rows` utterances of T tokens, with nothing read from a cache.
 
-    A trained product costs twice as much again backwards: a gradient for its input and one for
-    its weight. The encoder's output needs none where the encoder is frozen.
+    The backward pass of a trained product costs twice its forward pass: one product for the
+    gradient of its input and one for that of its weight. A frozen encoder's output needs no
+    gradient.
 
     Args:
-        sizes: models, and which of their parts are trained.
-        phase: which teachers are run.
+        sizes: the models' sizes, and which parts are trained.
+        phase: which teachers run.
         rows: B, the global batch.
         tokens: T.
     """
@@ -78,11 +81,11 @@ def train_step_flops(sizes: StepSizes, phase: Phase, rows: int, tokens: int) -> 
 
 
 def _recomputed(sizes: StepSizes, tokens: int) -> int:
-    """What the backward pass of the student makes again of one utterance."""
-    dims, kept, trains_encoder = sizes.student, sizes.rematerialise, sizes.trains_encoder
-    if kept == "everything":
+    """Flops that the student's backward pass computes again, per utterance."""
+    dims, rematerialise, trains_encoder = sizes.student, sizes.rematerialise, sizes.trains_encoder
+    if rematerialise == "everything":
         return decoder_flops(dims, tokens) + (encoder_flops(dims) if trains_encoder else 0)
-    if kept == "all_but_projections":
+    if rematerialise == "all_but_projections":
         width, positions = dims.n_state, dims.n_audio_ctx
         attended = _attention(tokens, tokens, width) + _attention(tokens, positions, width)
         audio = dims.n_audio_layer * _attention(positions, positions, width)
@@ -91,7 +94,7 @@ def _recomputed(sizes: StepSizes, tokens: int) -> int:
 
 
 def _block(positions: int, width: int, mlp_width: int) -> int:
-    """Four projections of the width and the two of the MLP."""
+    """Flops of the four attention projections and the two of the MLP."""
     return positions * width * (8 * width + 4 * mlp_width)
 
 
@@ -100,7 +103,7 @@ def _attention(queries: int, keys: int, width: int) -> int:
 
 
 def _decoder_layer(dims: ModelDimensions, tokens: int) -> int:
-    """Everything but the audio's keys and values."""
+    """Flops of a decoder layer, without the keys and values of the audio."""
     width = dims.n_state
     own = _block(tokens, width, dims.n_text_mlp) + _attention(tokens, tokens, width)
     return own + 4 * tokens * width**2 + _attention(tokens, dims.n_audio_ctx, width)

@@ -1,4 +1,4 @@
-"""The sizes of published Whispers, so that a plan downloads nothing.
+"""The sizes of published Whisper models, so that `fastwhisper plan` downloads nothing.
 
 Source: config.json of each on the Hugging Face hub.
 """

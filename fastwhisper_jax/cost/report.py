@@ -1,4 +1,4 @@
-"""What `fastwhisper plan` found: as a report and as lines to read."""
+"""The cost of a recipe on a slice, as JSON and as lines to read."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from fastwhisper_jax.cost.decoding import Decoding
+from fastwhisper_jax.cost.decoding import DecodingCost
 from fastwhisper_jax.cost.measure import Measured
 from fastwhisper_jax.cost.topology import Slice
 from fastwhisper_jax.training.sharding import batch_shards
@@ -22,13 +22,13 @@ NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class PhaseCost:
-    """One phase of a run.
+    """The cost of one phase of a run.
 
     Attributes:
-        phase: which teachers are run.
-        steps: updates of the run in this phase; where the recipe counts epochs, only its share of
-            all is meant.
-        measured: the compiled step; None where it does not fit.
+        phase: which teachers run.
+        steps: number of the run's updates in this phase. If the recipe counts epochs, only the
+            share of all steps is meaningful.
+        measured: the compiled step; None if it does not fit.
     """
 
     phase: Phase
@@ -37,32 +37,35 @@ class PhaseCost:
 
     @property
     def name(self) -> str:
-        """Which teachers are run, in words."""
+        """The teachers that run, in words."""
         return NAMES[self.phase]
 
     @property
     def seconds(self) -> float:
-        """Of an update at the roofline; infinite where it does not fit."""
+        """Roofline seconds of an update; infinite if the step does not fit."""
         return self.measured.roofline.seconds if self.measured else math.inf
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """A recipe on a slice.
+class CostReport:
+    """The cost of a recipe on a slice.
 
     Attributes:
         recipe: its file.
-        slice: to compile for.
+        slice: the slice that it is compiled for.
         mesh: axes and their sizes.
-        global_batch_size, target_tokens: of the step.
-        phases: by their first step in the run.
-        costliest: that whose update takes longest, `PhaseCost.seconds`.
-        closed_form_flops: of a chip in the costliest phase, from the sizes of the models; None
-            where a cache stands in for a part of it.
-        largest_batch: estimated rows a chip that fit in the costliest phase; None if not even one
-            does, or if the steps alone were compiled.
-        knows_steps: False where the recipe counts epochs of data that a plan does not see.
-        teacher, student: transcribing; None where a model does not fit one chip, or likewise.
+        global_batch_size: rows of the step.
+        target_tokens: T of the step.
+        phases: ordered by their first step in the run.
+        costliest: the phase whose update takes longest, `PhaseCost.seconds`.
+        closed_form_flops: flops per chip in the costliest phase, from the sizes of the models; None
+            if the step reads part of them from a cache.
+        largest_batch: estimated rows per chip that fit in the costliest phase; None if no row fits,
+            or if only the steps were compiled.
+        knows_steps: False if the recipe counts epochs, for the data is not read here.
+        teacher: the cost of transcribing with the teacher; None if it does not fit one chip, or if
+            only the steps were compiled.
+        student: the same for the student.
     """
 
     recipe: str
@@ -75,29 +78,29 @@ class Plan:
     closed_form_flops: float | None
     largest_batch: int | None
     knows_steps: bool
-    teacher: Decoding | None
-    student: Decoding | None
+    teacher: DecodingCost | None
+    student: DecodingCost | None
 
     @property
     def batch_shards(self) -> int:
-        """Parts that the rows of the batch are divided into."""
+        """The number of parts that the rows of the batch are divided into."""
         return batch_shards(self.mesh)
 
     @property
     def fits(self) -> bool:
-        """Whether every phase fits a chip's memory."""
+        """Whether every phase fits the memory of a chip."""
         limit = self.slice.chip.hbm_gib
         return all(p.measured and p.measured.total_gib <= limit for p in self.phases)
 
     @property
     def hours(self) -> float | None:
-        """Of the whole run at the roofline, every batch of the longest bucket."""
+        """Roofline hours of the whole run, if every batch has the longest bucket."""
         if not self.knows_steps or any(phase.measured is None for phase in self.phases):
             return None
         return sum(phase.steps * phase.seconds for phase in self.phases) / 3600
 
-    def report(self) -> dict[str, Any]:
-        """As JSON: the fields of the costliest phase, then those of all."""
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON: the fields of the costliest phase, then those of every phase."""
         slice_ = self.slice
         return {
             "recipe": self.recipe,
@@ -126,22 +129,22 @@ class Plan:
         } | self._measured(phase)
 
     def _measured(self, phase: PhaseCost) -> dict[str, Any]:
-        found = phase.measured
-        if found is None:
+        measured = phase.measured
+        if measured is None:
             return {}
         return {
-            "argument_gib": found.argument_gib,
-            "temp_gib": found.temp_gib,
-            "flops": found.cost.flops,
-            "kernel_flops": found.cost.kernel_flops,
-            "bytes_accessed": found.cost.bytes_accessed,
-            "hbm_bytes": found.cost.hbm_bytes,
-            "collective_bytes": dict(found.cost.collective_bytes),
-            "roofline_seconds": found.roofline.seconds,
-            "roofline_parts": found.roofline.parts,
-            "bound": found.roofline.bound,
-            "samples_per_second": self.global_batch_size / found.roofline.seconds,
-            "compile_seconds": found.compile_seconds,
+            "argument_gib": measured.argument_gib,
+            "temp_gib": measured.temp_gib,
+            "flops": measured.cost.flops,
+            "kernel_flops": measured.cost.kernel_flops,
+            "bytes_accessed": measured.cost.bytes_accessed,
+            "hbm_bytes": measured.cost.hbm_bytes,
+            "collective_bytes": dict(measured.cost.collective_bytes),
+            "roofline_seconds": measured.roofline.seconds,
+            "roofline_parts": measured.roofline.parts,
+            "bound": measured.roofline.bound,
+            "samples_per_second": self.global_batch_size / measured.roofline.seconds,
+            "compile_seconds": measured.compile_seconds,
         }
 
     def _decoding(self) -> dict[str, Any] | None:
@@ -158,7 +161,7 @@ class Plan:
         }
 
     def closing_lines(self) -> Iterator[str]:
-        """What follows from all phases, in words."""
+        """The conclusions from all phases, in words."""
         if self.closed_form_flops is not None:
             yield (
                 "the costliest update by the models' sizes: "
@@ -187,12 +190,12 @@ class Plan:
 
 
 def versions() -> str:
-    """The versions that a plan depends on."""
+    """The versions that the costs depend on."""
     return ", ".join(f"{name} {version(name)}" for name in ("jax", "libtpu"))
 
 
 def heading(slice_: Slice, mesh: dict[str, int], global_batch_size: int, tokens: int) -> str:
-    """What is planned for."""
+    """The slice, the mesh and the batch, in words."""
     chips, rows = len(slice_.devices), global_batch_size / batch_shards(mesh)
     axes = " x ".join(f"{axis} {size}" for axis, size in mesh.items())
     return (
@@ -204,27 +207,27 @@ def heading(slice_: Slice, mesh: dict[str, int], global_batch_size: int, tokens:
 def phase_lines(
     phase: PhaseCost, slice_: Slice, global_batch_size: int, share: float
 ) -> Iterator[str]:
-    """What one phase, `share` of the run's updates, takes of each chip, in words."""
-    found, chip = phase.measured, slice_.chip
+    """The cost of one phase on each chip, in words; `share` is its part of the run's updates."""
+    measured, chip = phase.measured, slice_.chip
     yield f"update with {phase.name}, {share:.0%} of the run; on each chip:"
-    if found is None:
+    if measured is None:
         yield f"  does not fit {chip.hbm_gib} GiB"
         return
-    fits = "fits" if found.total_gib <= chip.hbm_gib else "does not fit"
+    fits = "fits" if measured.total_gib <= chip.hbm_gib else "does not fit"
     yield (
-        f"  memory: {found.argument_gib:.2f} GiB arguments + {found.temp_gib:.2f} GiB beside: "
-        f"{fits} {chip.hbm_gib} GiB"
+        f"  memory: {measured.argument_gib:.2f} GiB arguments + {measured.temp_gib:.2f} GiB "
+        f"beside: {fits} {chip.hbm_gib} GiB"
     )
-    cost = found.cost
+    cost = measured.cost
     yield (
         f"  work: {cost.flops / 1e12:.2f} Tflop ({cost.kernel_flops / 1e12:.2f} declared by "
         f"kernels), {cost.bytes_accessed / 1e9:.1f} GB accessed ({cost.hbm_bytes / 1e9:.1f} in HBM)"
     )
     kinds = [f"{kind} {size / 1e6:,.0f} MB" for kind, size in cost.collective_bytes.items()]
     yield f"  received from other chips: {', '.join(kinds) or 'nothing'}"
-    parts = [f"{name} {s * 1e3:.1f} ms" for name, s in found.roofline.parts.items()]
+    parts = [f"{name} {s * 1e3:.1f} ms" for name, s in measured.roofline.parts.items()]
     yield (
-        f"  roofline: {', '.join(parts)}; bound by {found.roofline.bound}: "
-        f"at best {global_batch_size / found.roofline.seconds:.0f} samples a second on the slice"
+        f"  roofline: {', '.join(parts)}; bound by {measured.roofline.bound}: "
+        f"at best {global_batch_size / measured.roofline.seconds:.0f} samples a second on the slice"
     )
-    yield f"  compiled in {found.compile_seconds:.0f} s"
+    yield f"  compiled in {measured.compile_seconds:.0f} s"

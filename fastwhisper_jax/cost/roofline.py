@@ -1,4 +1,4 @@
-"""The least time that a chip needs for a program: its slowest resource, all others hidden."""
+"""The least time that a chip needs for a program: the time of its slowest resource."""
 
 import dataclasses
 
@@ -10,13 +10,13 @@ from fastwhisper_jax.cost.hlo.cost import CROSS_SLICE, Cost
 class Roofline:
     """seconds = max(flops / peak, HBM bytes / bandwidth, collective bytes / interconnect).
 
-    What comes from other slices comes over the data centre's network, which is apart from the
-    interconnect within a slice: the slower of the two counts as "collectives".
+    Bytes from other slices use the data centre's network, which is separate from the interconnect
+    within a slice. The slower of the two counts as "collectives".
 
     Attributes:
-        seconds: the greatest of the three; a real step takes longer.
-        bound: which one it is: "flops", "bytes" or "collectives".
-        parts: the seconds of each.
+        seconds: the greatest of the three times; a real step takes longer.
+        bound: the resource that takes it: "flops", "bytes" or "collectives".
+        parts: the seconds of each resource.
     """
 
     seconds: float
@@ -34,7 +34,7 @@ def roofline(cost: Cost, chip: Chip) -> Roofline:
         collective_seconds = max(collective_seconds, across / chip.network_bandwidth)
     parts = {
         "flops": cost.flops / chip.peak_flops,
-        # What stays in the chip's own memory takes none of the bandwidth of HBM.
+        # Arrays in the chip's own memory do not use the bandwidth of HBM.
         "bytes": cost.hbm_bytes / chip.hbm_bandwidth,
         "collectives": collective_seconds,
     }

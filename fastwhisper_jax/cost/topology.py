@@ -1,4 +1,4 @@
-"""TPU slices to compile for, by their name: nothing of them has to be there."""
+"""TPU slices to compile for, by their name. They need not be there."""
 
 import dataclasses
 import importlib.util
@@ -13,8 +13,8 @@ from jax.experimental import topologies
 from fastwhisper_jax.cost.chips import CHIPS, Chip
 from fastwhisper_jax.errors import InputError, extra
 
-# libtpu asks its surroundings which TPU it runs on, and locks it against other processes; there is
-# none to ask about.
+# libtpu would ask the machine which TPU it runs on, and lock that TPU. These variables answer for a
+# machine without one.
 _WITHOUT_TPU = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -23,19 +23,19 @@ _WITHOUT_TPU = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
 }
-# One host holds all chips of these, others share a slice by four.
+# One host holds all chips of these slices. In other slices each host holds four chips.
 _ONE_HOST_SHAPES = {"1x1", "2x2", "2x4"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """A slice of a TPU pod, or several that only the data centre's network joins.
+    """A slice of a TPU pod, or several slices joined by the data centre's network.
 
     Attributes:
-        name: such as "v5e:2x4"; "2 x v5e:2x4" of two.
-        chip: what each of its chips can do.
-        devices: one a chip, to make a mesh of.
-        hosts: that all chips belong to.
+        name: such as "v5e:2x4", or "2 x v5e:2x4" for two slices.
+        chip: the performance of each of its chips.
+        devices: one device per chip, to make a mesh of.
+        hosts: number of hosts.
     """
 
     name: str
@@ -45,19 +45,19 @@ class Slice:
 
 
 def find_slice(name: str, slices: int = 1) -> Slice:
-    """The slice of a name "generation:shape"; `jax` must not have run on a TPU before.
+    """Finds the slice with a name "generation:shape". `jax` must not have run on a TPU before.
 
     Args:
         name: of each slice.
-        slices: how many of them.
+        slices: number of slices.
 
     Raises:
-        InputError: no such generation or shape, or libtpu is not installed.
+        InputError: there is no such generation or shape, or libtpu is not installed.
     """
     if slices < 1:
         raise InputError(f"--slices {slices}: must be at least 1")
-    found = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", name)
-    if not found or found.group(1) not in CHIPS:
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", name)
+    if not match or match.group(1) not in CHIPS:
         raise InputError(
             f"--topology {name}: must be a generation ({', '.join(CHIPS)}) and the shape of a "
             "slice in chips, such as v5e:2x4 or v4:2x2x2"
@@ -66,15 +66,16 @@ def find_slice(name: str, slices: int = 1) -> Slice:
         raise InputError(
             f"plan needs libtpu, the TPU compiler, which is not installed; {extra('plan')}"
         )
-    generation, shape = found.groups()
+    generation, shape = match.groups()
     if slices > 1 and CHIPS[generation].network_bandwidth is None:
         raise InputError(
-            f"--slices {slices}: what joins slices of {generation} is not published; plan for one"
+            f"--slices {slices}: the bandwidth between slices of {generation} is not published; "
+            "use one slice"
         )
     chips = slices * math.prod(int(size) for size in shape.split("x"))
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if generation in ("v4", "v5p"):
-        # Else a device is a core, of which these chips have two.
+        # These chips have two cores. Without this option each core would be a device.
         options["chip_config_name"] = "megacore"
     elif shape in _ONE_HOST_SHAPES:
         options["chips_per_host_bounds"] = [*map(int, shape.split("x")), 1]

@@ -1,6 +1,5 @@
-"""A recipe's models, state and batch as shapes with shardings: nothing is loaded or computed."""
+"""The shapes and shardings of a recipe's models and batch. Nothing is loaded or computed."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -21,24 +20,24 @@ from fastwhisper_jax.training.sharding import batch_sharding, tree_shardings
 
 
 def model_dimensions(path: str) -> ModelDimensions:
-    """Sizes of a local Hugging Face folder, or of a published Whisper; a folder wins.
+    """The sizes of the model in a Hugging Face folder, else of a published model of that name.
 
     Raises:
-        InputError: neither is known by that name.
+        InputError: the path is neither of them.
     """
     folder = model_folder(path)
     if folder is None:
         if path in PUBLISHED:
             return PUBLISHED[path]
         raise InputError(
-            f"the sizes of {path!r} are not known here: it is no folder, and none of "
+            f"the sizes of {path!r} are not known: it is neither a folder nor one of "
             f"{', '.join(PUBLISHED)}; download it first, and name its folder"
         )
     return read_model_config(folder)[1]
 
 
 def model_shapes(config: Config, mesh: Mesh) -> tuple[PairShapes, dict[str, Any]]:
-    """Shapes of a recipe's teacher and student, and of the teacher's parameters on the mesh.
+    """The shapes of a recipe's teacher and student, and of the teacher's parameters on the mesh.
 
     Raises:
         InputError: the sizes of a model are not known, or the student cannot be made.
@@ -52,13 +51,13 @@ def model_shapes(config: Config, mesh: Mesh) -> tuple[PairShapes, dict[str, Any]
 
 
 def param_shapes(dims: ModelDimensions, dtype: str) -> dict[str, Any]:
-    """The parameters of a Whisper of these sizes."""
+    """The shapes of the parameters of a Whisper with these sizes."""
     shapes = jax.eval_shape(lambda: whisper.init_params(dims, jax.random.key(0)))
     return dict(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), shapes))
 
 
 def with_shardings(shapes: Any, mesh: Mesh) -> Any:
-    """Shapes of parameters, placed as training places them."""
+    """Adds the shardings that training uses to the shapes of parameters."""
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         shapes,
@@ -74,9 +73,15 @@ def batch_shapes(
     tokens: int,
     runs_teacher: bool,
 ) -> dict[str, Any]:
-    """A global batch as the step takes it, rows over the whole mesh.
+    """The shapes of a global batch, with its rows divided over the mesh.
 
-    `runs_teacher`: whether the run has a phase that asks the teacher.
+    Args:
+        config: the recipe.
+        teacher: the teacher's sizes.
+        mesh: where the batch is.
+        rows: B.
+        tokens: T.
+        runs_teacher: whether a phase of the run has the teacher.
     """
     arrays: dict[str, tuple[tuple[int, ...], Any]] = {
         "input_ids": ((rows, tokens), jnp.int32),
@@ -94,9 +99,3 @@ def batch_shapes(
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         for name, (shape, dtype) in arrays.items()
     }
-
-
-def with_batch(config: Config, rows: int) -> Config:
-    """The recipe with another global batch."""
-    training = dataclasses.replace(config.training, global_batch_size=rows)
-    return dataclasses.replace(config, training=training)

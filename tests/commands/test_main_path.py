@@ -234,7 +234,7 @@ def test_what_was_exported_reads_back_as_what_was_trained(whole, exported, tiny_
     assert (
         exported[1].out.splitlines()[0] == f"exported step {STEPS} of {whole[0]} to {exported[0]}"
     )
-    assert 'language:\n- en\n' in (exported[0] / "README.md").read_text()
+    assert "language:\n- en\n" in (exported[0] / "README.md").read_text()
     student, teacher = leaves(exported[0]), leaves(tiny_teacher)
     for name, leaf in student.items():
         if name.startswith("encoder/"):

@@ -1,4 +1,4 @@
-"""Every recipe for TPUs compiles for one, fits it, and costs what the models' sizes say."""
+"""Every recipe for TPUs compiles for a TPU, fits it, and has the flops of its models' sizes."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 FOR_TPUS = [recipe for recipe in RECIPES if "Hardware: a TPU" in recipe.read_text()]
-# The smallest slice that these recipes name, 8 utterances a chip.
+# The smallest slice that these recipes name, with 8 utterances per chip.
 SIZES = ("--topology", "v5e:2x4", "--batch-size", 64, "--target-tokens", 128)
 
 
@@ -27,21 +27,21 @@ def test_there_are_recipes_for_tpus():
     assert {"askd_large_v3.py", "distil_large_v3.py"} <= set(map(name_of, FOR_TPUS))
 
 
-def test_it_fits_with_little_beside_what_is_stored(report):
+def test_it_fits_with_little_temporary_memory(report):
     assert report["fits"]
     for phase in report["phases"]:
         assert phase["argument_gib"] <= 1.5
         assert phase["temp_gib"] <= 1.4
 
 
-def test_its_operations_are_those_of_the_models_and_bound_it(report):
+def test_its_flops_are_those_of_the_models_and_bound_it(report):
     assert report["flops"] == pytest.approx(report["closed_form_flops"], rel=0.05)
     assert {phase["bound"] for phase in report["phases"]} == {"flops"}
 
 
 def test_attention_to_audio_runs_in_kernels(report):
-    """Of 24 Tflop: 32 layers of attention among 1500 positions, 8 rows a chip."""
+    """The encoder has 32 layers of attention among 1500 positions, on 8 rows per chip."""
     encoder = 32 * 4 * 1500**2 * 1280 * 8
     assert all(phase["kernel_flops"] >= encoder for phase in report["phases"])
-    # Half of what one writes and reads whose scores leave the chip: 148 GB.
+    # A step whose attention scores leave the chip accesses twice as much.
     assert all(phase["bytes_accessed"] <= 74e9 for phase in report["phases"])

@@ -1,4 +1,4 @@
-"""Counting in compiled programs: XLA's own count where that is right, and loops as they run."""
+"""The count in a compiled program is XLA's own, except that loops count as often as they run."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def scanned(length):
 def test_a_scan_of_16_products_costs_16_products():
     shapes = (SIZE, SIZE), (16, SIZE, SIZE)
     assert cost_of(scanned(16), *shapes).flops == 16 * PRODUCT
-    # What the compiler itself says: one body.
+    # The compiler itself counts one body.
     assert compiled(scanned(16), *shapes).cost_analysis()["flops"] < 2 * PRODUCT
 
 
@@ -40,7 +40,7 @@ def test_nested_scans_multiply():
     assert cost_of(nested, (SIZE, SIZE), (3, SIZE, SIZE)).flops == 15 * PRODUCT
 
 
-def test_a_loop_that_starts_above_zero_and_steps_by_two_runs_as_often_as_it_does():
+def test_a_trip_count_follows_from_start_and_step():
     def loop(x, w):
         return jax.lax.while_loop(lambda c: c[0] < 11, lambda c: (c[0] + 2, c[1] @ w), (3, x))[1]
 
@@ -73,7 +73,7 @@ def test_a_convolution_costs_what_xla_says(stride):
 
 
 def test_a_batched_product_written_as_a_dilated_convolution_counts_no_zeros():
-    """As a TPU's compiler writes B = 8 times N = 20 products (128, 64) x (64, 128)."""
+    """The TPU compiler writes B = 8 times N = 20 products (128, 64) x (64, 128) like this."""
     text = """
 ENTRY %main (a: bf16[8,20,64,128], b: bf16[8,20,64,128]) -> f32[8,20,128,128] {
   %a = bf16[8,20,64,128]{2,3,1,0:T(8,128)(2,1)} parameter(0)
@@ -86,11 +86,11 @@ window={size=8x20 stride=7x19 lhs_dilate=8x20}, dim_labels=01fb_01io->01bf
     assert cost.flops == 2 * 8 * 20 * 128 * 64 * 128
     operand, result = 2 * 8 * 20 * 64 * 128, 4 * 8 * 20 * 128 * 128
     assert cost.bytes_accessed == 2 * operand + result
-    # b lies in the memory space of the chip itself.
+    # b is in the chip's own memory.
     assert cost.hbm_bytes == operand + result
 
 
-def test_a_kernel_costs_what_it_declares():
+def test_a_kernel_counts_its_own_cost_estimate():
     text = """
 ENTRY %main (a: bf16[4,128]) -> bf16[4,128] {
   %a = bf16[4,128]{1,0:T(8,128)(2,1)} parameter(0)
@@ -102,7 +102,7 @@ backend_config={"custom_call_config":{"cost_estimate":{"flops":"92160","transcen
     assert cost.flops == cost.kernel_flops == 92160
 
 
-def test_taking_a_row_of_an_operand_reads_that_row_alone():
+def test_a_sliced_operand_counts_only_the_bytes_sliced():
     def row(table, index):
         return jax.lax.dynamic_index_in_dim(table, index.astype(int)) * 2.0
 
@@ -118,7 +118,7 @@ def collectives(function, in_specs, out_specs, *shapes):
 
 
 def test_collectives_are_counted_by_kind_and_by_what_a_device_receives():
-    """8 devices: each lacks 7/8 of a gathered array; a reduction receives it in two passes."""
+    """Each of 8 devices lacks 7/8 of a gathered array; a reduction receives it in two passes."""
     size = 4 * SIZE * SIZE
     rows, whole = P("fsdp"), P()
     gather = collectives(lambda x: jax.lax.all_gather(x, "fsdp", tiled=True), rows, whole, (64, 64))

@@ -1,24 +1,25 @@
-"""The compiled step's operations against the models' sizes."""
+"""The flops of the compiled step are those of the models' sizes."""
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import pytest
-from fastwhisper_jax.distillation.assembly import jitted_step
 
-from fastwhisper_jax.config import ObjectiveConfig, OptimizerConfig, ScheduleConfig
-from fastwhisper_jax.cost.measure import measure
-from fastwhisper_jax.cost.model_flops import encoder_flops, train_step_flops
+from fastwhisper_jax.config import (
+    Config,
+    ObjectiveConfig,
+    ScheduleConfig,
+    StudentConfig,
+    TeacherConfig,
+)
+from fastwhisper_jax.cost.model_flops import encoder_flops
 from fastwhisper_jax.cost.topology import find_slice
-from fastwhisper_jax.distillation.model_options import model_options
+from fastwhisper_jax.distillation.pair import PairShapes, StudentSpec
+from fastwhisper_jax.distillation.recipe_cost import RecipeCompiler
 from fastwhisper_jax.distillation.run_schedule import make_run_schedule
-from fastwhisper_jax.models import whisper
+from fastwhisper_jax.distillation.shapes import param_shapes, with_shardings
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
-from fastwhisper_jax.models.whisper.sharding_rules import RULES
-from fastwhisper_jax.training.sharding import batch_sharding, make_mesh, tree_shardings
-from fastwhisper_jax.training.state import init_state, split_params
-from fastwhisper_jax.training.step import Phase, StepConfig
+from fastwhisper_jax.training.sharding import make_mesh
+from fastwhisper_jax.training.task import Phase
 
 SMALL = ModelDimensions(
     n_mels=80,
@@ -45,18 +46,6 @@ LARGE_V3 = dataclasses.replace(
 )
 
 
-def placed(tree, mesh):
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        tree,
-        tree_shardings(tree, RULES, mesh),
-    )
-
-
-def shapes_of(dims):
-    return jax.eval_shape(lambda: whisper.init_params(dims, jax.random.key(0)))
-
-
 @pytest.mark.parametrize(
     ("frozen", "phase", "tensor", "rematerialise"),
     [
@@ -70,55 +59,33 @@ def shapes_of(dims):
         "encoder trained, heads divided",
     ],
 )
-def test_the_compiled_step_costs_what_the_sizes_say(
+def test_the_compiled_step_has_the_flops_of_the_models_sizes(
     tpu_compiler, frozen, phase, tensor, rematerialise
 ):
     slice_ = find_slice("v5e:2x2")
     mesh = make_mesh(-1, 2, tensor, devices=list(slice_.devices))
-    options = model_options(mesh, "bfloat16")
-    assert options.attention == "pallas"
-    student_options = model_options(mesh, "bfloat16", rematerialise)
-    student = dataclasses.replace(SMALL, n_text_layer=2)
-    setup = StepConfig(SMALL, student, 256, options, student_options, bool(frozen))
-    objective = ObjectiveConfig(
-        teacher_weight=ScheduleConfig("constant", init_value=1.0),
-        self_weight=ScheduleConfig("constant", init_value=1.0),
+    weight = ScheduleConfig("constant", init_value=1.0)
+    config = Config(
+        teacher=TeacherConfig(dtype="bfloat16"),
+        student=StudentConfig(frozen=frozen, rematerialise=rematerialise, dtype="bfloat16"),
+        objective=ObjectiveConfig(teacher_weight=weight, self_weight=weight),
     )
-    plan = make_run_schedule(objective, OptimizerConfig(), 10)
-    params, own = split_params(shapes_of(student), frozen)
-    if frozen:
-        own.pop("encoder")
-    state = jax.eval_shape(lambda p, f: init_state(p, f, plan.optimizer, True), params, own)
-    state = placed(state, mesh)
-    teacher = shapes_of(SMALL)
-    teacher = placed(
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), teacher), mesh
-    )
-    arrays = {
-        "log_mel": ((ROWS, SMALL.n_frames, SMALL.n_mels), jnp.float32),
-        "input_ids": ((ROWS, TOKENS), jnp.int32),
-        "labels": ((ROWS, TOKENS), jnp.int32),
-        "label_mask": ((ROWS, TOKENS), jnp.float32),
-    }
-    batch = {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
-        for name, (shape, dtype) in arrays.items()
-    }
-    shardings = jax.tree.map(lambda x: x.sharding, state)
-    step = jitted_step(setup, phase, plan, shardings, mesh)
-    found = measure(step, (state, teacher, batch), slice_.chip)
-    assert found is not None
-    expected = train_step_flops(
-        setup, phase, ROWS, TOKENS, trains_encoder=not frozen, trains_embedding=True
-    )
-    assert found.cost.flops == pytest.approx(expected / mesh.size, rel=0.05)
-    assert found.cost.kernel_flops > 0
-    assert found.cost.collective_bytes["all-gather"] > 0
-    assert found.argument_gib > 0 and found.temp_gib > 0
+    dims = dataclasses.replace(SMALL, n_text_layer=2)
+    student = StudentSpec(dims, tuple(range(4)), (0, 3), shares_encoder=bool(frozen))
+    models = PairShapes(SMALL, student, param_shapes(dims, "float32"))
+    teacher_params = with_shardings(param_shapes(SMALL, "bfloat16"), mesh)
+    schedule = make_run_schedule(config.objective, config.optimizer, 10)
+    compiler = RecipeCompiler(config, models, teacher_params, schedule, mesh, slice_)
+    measured = compiler.step(phase, ROWS, TOKENS)
+    assert measured is not None
+    assert measured.cost.flops == pytest.approx(compiler.closed_form(phase, ROWS, TOKENS), rel=0.05)
+    assert measured.cost.kernel_flops > 0
+    assert measured.cost.collective_bytes["all-gather"] > 0
+    assert measured.argument_gib > 0 and measured.temp_gib > 0
 
 
-def test_whisper_large_v3s_encoder_costs_what_is_published_of_its_layers():
-    """12 D^2 weights a layer, each used at 1500 positions, and 4 S^2 D of attention."""
+def test_the_encoder_of_whisper_large_v3_has_the_flops_of_its_published_sizes():
+    """A layer has 12 D^2 weights, each used at 1500 positions, and 4 S^2 D flops of attention."""
     layers = 32 * (2 * 12 * 1280**2 * 1500 + 4 * 1500**2 * 1280)
     convolutions = 2 * 3 * 1280 * (128 * 3000 + 1280 * 1500)
     assert encoder_flops(LARGE_V3) == layers + convolutions

@@ -1,4 +1,4 @@
-"""The slowest of three resources, named."""
+"""A roofline is the time of the slowest of three resources."""
 
 from collections import Counter
 
@@ -22,7 +22,7 @@ CHIP = CHIPS["v5e"]
             3.0,
         ),
         (
-            # Over two networks at once: 3.125 GB/s between slices, 200 GB/s within one.
+            # Two networks work at once: 3.125 GB/s between slices, 200 GB/s within one.
             Cost(collective_bytes=Counter({"all-gather": 400e9, "cross-slice": 12.5e9})),
             "collectives",
             4.0,
@@ -30,7 +30,6 @@ CHIP = CHIPS["v5e"]
     ],
 )
 def test_it_is_the_slowest_resources_time(cost, bound, seconds):
-    found = roofline(cost, CHIP)
-    assert found.bound == bound
-    assert found.seconds == pytest.approx(seconds)
-    assert max(found.parts.values()) == found.seconds
+    least = roofline(cost, CHIP)
+    assert (least.bound, least.seconds) == (bound, pytest.approx(seconds))
+    assert max(least.parts.values()) == least.seconds

@@ -1,4 +1,4 @@
-"""Slices by name, and the chips that they are made of."""
+"""A slice is found by its name and has the chips of its shape."""
 
 import importlib.util
 
@@ -16,16 +16,16 @@ from fastwhisper_jax.training.sharding import make_mesh
 )
 def test_a_slice_has_the_chips_and_hosts_of_its_shape(tpu_compiler, name, chips, hosts):
     """A v4 chip is one device, though it has two cores."""
-    found = find_slice(name)
-    assert (len(found.devices), found.hosts) == (chips, hosts)
-    assert found.chip is CHIPS[name.split(":")[0]]
-    assert {device.platform for device in found.devices} == {"tpu"}
+    slice_ = find_slice(name)
+    assert (len(slice_.devices), slice_.hosts) == (chips, hosts)
+    assert slice_.chip is CHIPS[name.split(":")[0]]
+    assert {device.platform for device in slice_.devices} == {"tpu"}
 
 
 def test_several_slices_have_the_chips_of_all(tpu_compiler):
-    found = find_slice("v5e:2x4", 2)
-    assert (found.name, len(found.devices), found.hosts) == ("2 x v5e:2x4", 16, 2)
-    with pytest.raises(InputError, match="joins slices of v4 is not published"):
+    slice_ = find_slice("v5e:2x4", 2)
+    assert (slice_.name, len(slice_.devices), slice_.hosts) == ("2 x v5e:2x4", 16, 2)
+    with pytest.raises(InputError, match="between slices of v4 is not published"):
         find_slice("v4:2x2x2", 2)
 
 
@@ -42,7 +42,7 @@ def test_a_shape_that_does_not_exist_is_the_users_error(tpu_compiler):
 
 @pytest.mark.parametrize("name", ["v4:2x2x2", "v5e:4x4", "v5e:16x16", "v6e:4x4"])
 def test_parameters_divide_over_8_chips_of_any_slice(tpu_compiler, name):
-    """Also where no side of the slice is 8 chips long."""
+    """They divide even if no side of the slice is 8 chips long."""
     devices = list(find_slice(name).devices)
     mesh = make_mesh(-1, 8, devices=devices)
     assert mesh.shape == {"data": len(devices) // 8, "fsdp": 8, "tensor": 1}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from support import tiny_run as tiny
 
-from fastwhisper_jax.commands.plan import run_phases
 from fastwhisper_jax.config import ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from fastwhisper_jax.distillation.recipe_cost import count_phases
 from fastwhisper_jax.distillation.run import make_batch_schedule
 from fastwhisper_jax.distillation.run_schedule import make_run_schedule
 from fastwhisper_jax.distillation.task import make_task
@@ -93,7 +93,7 @@ def test_the_earlier_self_is_run_until_its_weight_is_0_for_good(self_teacher, be
     assert (plan.self_begin, plan.self_end) == (begin, end)
     runs = [plan.phase(step).runs_self_teacher for step in range(TOTAL)]
     assert runs == [begin <= step < end for step in range(TOTAL)]
-    phases = dict(run_phases(plan))
+    phases = dict(count_phases(plan))
     assert phases == {Phase(True, True): end - begin, Phase(True, False): TOTAL - end + begin}
 
 

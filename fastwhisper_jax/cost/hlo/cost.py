@@ -1,29 +1,21 @@
-"""What a compiled program does on each device: operations, memory traffic, collectives.
+"""Counts what a compiled program does on each device: flops, memory traffic, collectives.
 
 The compiler's own `cost_analysis` counts the body of a loop once. Here it is multiplied by the
-loop's trip count; all else follows XLA's `HloCostAnalysis`: a fusion reads its operands and writes
-its results, an operand of which it takes slices is read in those parts, and a kernel costs what it
-declares about itself.
+loop's trip count. All else follows XLA's `HloCostAnalysis`: a fusion reads its operands and writes
+its results; a sliced operand counts only the bytes sliced; a custom kernel counts its own cost
+estimate.
 """
 
 import dataclasses
-import math
 import re
 from collections import Counter
 
+from fastwhisper_jax.cost.hlo.collectives import COLLECTIVES, received_bytes
 from fastwhisper_jax.cost.hlo.flops import convolution_flops, dot_flops
 from fastwhisper_jax.cost.hlo.loops import trip_count
 from fastwhisper_jax.cost.hlo.text import Computation, Instruction, Program, Shape
 
-COLLECTIVES = (
-    "all-gather",
-    "all-reduce",
-    "all-to-all",
-    "collective-permute",
-    "ragged-all-to-all",
-    "reduce-scatter",
-)
-# What a device receives of other slices: a transfer through its host in the compiled program.
+# What a device receives from other slices. In the compiled program it passes through the host.
 CROSS_SLICE = "cross-slice"
 _FREE = {
     "after-all",
@@ -40,19 +32,20 @@ _FREE = {
 # Custom calls that only name or join memory.
 _FREE_CALLS = {"AllocateBuffer", "ConcatBitcast", "Sharding", "SPMDFullToShardShape"}
 _SLICES = {"dynamic-slice", "gather", "slice"}
-# Reads and writes the part that changes; the rest stays where it is.
+# The update operand of each opcode. Only its bytes are read and written; the rest stays in place.
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Work of one device.
+    """The work of one device.
 
     Attributes:
-        flops: of matrix products, convolutions and kernels; two a multiplication and addition.
-        bytes_accessed: read and written by instructions, wherever the arrays lie.
-        hbm_bytes: those of them in the device's main memory.
-        collective_bytes: received from other devices, by kind.
+        flops: operations of matrix products, convolutions and kernels. A multiplication and an
+            addition are two.
+        bytes_accessed: bytes that instructions read and write, in any memory.
+        hbm_bytes: the part of `bytes_accessed` in the device's main memory.
+        collective_bytes: bytes received from other devices, by kind of collective.
         kernel_flops: the part of `flops` that kernels declare.
     """
 
@@ -72,7 +65,7 @@ class Cost:
         )
 
     def times(self, count: int) -> "Cost":
-        """The cost of doing it `count` times."""
+        """The cost of running it `count` times."""
         return Cost(
             self.flops * count,
             self.bytes_accessed * count,
@@ -104,22 +97,22 @@ def _instruction_cost(program: Program, computation: Computation, at: Instructio
         return _computation_cost(program, _called(program, at, name))
     if opcode == "conditional":
         return _costliest_branch(program, at)
-    moved = _moved(program, computation, at)
+    traffic = _traffic(program, computation, at)
     cost = Cost(
-        bytes_accessed=sum(size for size, _ in moved),
-        hbm_bytes=sum(size for size, space in moved if space == 0),
+        bytes_accessed=sum(size for size, _ in traffic),
+        hbm_bytes=sum(size for size, space in traffic if space == 0),
     )
     if opcode == "fusion":
-        return cost + _inside(program, _called(program, at, "calls"))
+        return cost + _fused_cost(program, _called(program, at, "calls"))
     return cost + _arithmetic(computation, at)
 
 
-def _inside(program: Program, fused: Computation) -> Cost:
-    """Arithmetic and collectives of a fusion; what it moves is counted where it is called."""
+def _fused_cost(program: Program, fused: Computation) -> Cost:
+    """Flops and collectives of a fusion. Its memory traffic is counted where it is called."""
     total = Cost()
     for instruction in fused.values():
         if instruction.opcode == "fusion":
-            total += _inside(program, _called(program, instruction, "calls"))
+            total += _fused_cost(program, _called(program, instruction, "calls"))
         else:
             total += _arithmetic(fused, instruction)
     return total
@@ -128,12 +121,12 @@ def _inside(program: Program, fused: Computation) -> Cost:
 def _arithmetic(computation: Computation, at: Instruction) -> Cost:
     kind = at.opcode.removesuffix("-start")
     if kind == "all-reduce" and 'from-cross-replica-sharding="true"' in at.attributes:
-        # A TPU's form of a reduce-scatter: an all-reduce fused with the slice that is kept.
+        # The TPU compiler fuses a reduce-scatter as an all-reduce with the slice that is kept.
         kind = "reduce-scatter"
     if at.opcode == "recv" and "is_host_transfer=true" in at.attributes:
         return Cost(collective_bytes=Counter({CROSS_SLICE: float(at.shapes[0].bytes)}))
     if kind in COLLECTIVES:
-        return Cost(collective_bytes=Counter({kind: _received(kind, computation, at)}))
+        return Cost(collective_bytes=Counter({kind: received_bytes(kind, computation, at)}))
     if kind == "dot":
         return Cost(flops=dot_flops(computation, at))
     if kind == "convolution":
@@ -157,7 +150,9 @@ def _called(program: Program, at: Instruction, name: str) -> Computation:
     return program.computations[at.attribute(name) or ""]
 
 
-def _moved(program: Program, computation: Computation, at: Instruction) -> list[tuple[float, int]]:
+def _traffic(
+    program: Program, computation: Computation, at: Instruction
+) -> list[tuple[float, int]]:
     """(bytes, memory space) of everything that an instruction reads or writes."""
     opcode = at.opcode.removesuffix("-start")
     if opcode == "custom-call":
@@ -173,23 +168,23 @@ def _moved(program: Program, computation: Computation, at: Instruction) -> list[
         update = operands[_UPDATES[opcode]].shapes[0]
         return [(update.bytes, update.memory_space), (update.bytes, at.shapes[0].memory_space)]
     if opcode == "copy" and at.opcode == "copy-start":
-        # (destination, source, context)
+        # The results are destination, source and context.
         return [(shape.bytes, shape.memory_space) for shape in at.shapes[:2]]
     if opcode == "fusion":
         fused = _called(program, at, "calls")
         reads = [
-            (_read(program, fused, number, shape), shape.memory_space)
+            (_bytes_read(program, fused, number, shape), shape.memory_space)
             for number, operand in enumerate(operands)
             for shape in operand.shapes
         ]
-        return reads + _written(fused, at)
+        return reads + _fusion_results(fused, at)
     results = at.shapes[-1:] if at.opcode.endswith("-start") else at.shapes
     arrays = [shape for operand in operands for shape in operand.shapes] + list(results)
     return [(shape.bytes, shape.memory_space) for shape in arrays]
 
 
-def _read(program: Program, fused: Computation, number: int, shape: Shape) -> float:
-    """Bytes that a fusion reads of its operand: all of it, or the slices that it takes."""
+def _bytes_read(program: Program, fused: Computation, number: int, shape: Shape) -> float:
+    """Bytes that a fusion reads of an operand: the whole operand, or only its slices."""
     parameter = next(
         (i for i in fused.values() if i.opcode == "parameter" and i.arguments == str(number)), None
     )
@@ -205,53 +200,28 @@ def _read(program: Program, fused: Computation, number: int, shape: Shape) -> fl
             elif user.opcode in _UPDATES and position == 0:
                 continue
             elif user.opcode == "fusion":
-                total += _read(program, _called(program, user, "calls"), position, shape)
+                total += _bytes_read(program, _called(program, user, "calls"), position, shape)
             else:
                 return shape.bytes
     return min(total, shape.bytes)
 
 
-def _written(fused: Computation, at: Instruction) -> list[tuple[float, int]]:
+def _fusion_results(fused: Computation, at: Instruction) -> list[tuple[float, int]]:
+    """(bytes, memory space) of everything that a fusion writes."""
     root = next(i for i in fused.values() if i.is_root)
     parts = [fused[name] for name in root.operands] if root.opcode == "tuple" else [root]
-    written = []
-    for part, shape in zip(parts, at.shapes, strict=False):
-        written.append((_size_written(fused, part, shape), shape.memory_space))
-    return written
+    return [
+        (_bytes_written(fused, part, shape), shape.memory_space)
+        for part, shape in zip(parts, at.shapes, strict=False)
+    ]
 
 
-def _size_written(fused: Computation, part: Instruction, shape: Shape) -> float:
+def _bytes_written(fused: Computation, part: Instruction, shape: Shape) -> float:
+    """Bytes that a fusion writes for one of its results."""
     while part.opcode in ("bitcast", "copy") and part.operands:
         part = fused[part.operands[0]]
     if part.opcode in _UPDATES:
         return fused[part.operands[_UPDATES[part.opcode]]].bytes
     if part.opcode == "parameter":
-        return 0.0  # handed through
+        return 0.0  # an operand that is passed on
     return shape.bytes
-
-
-def _received(kind: str, computation: Computation, at: Instruction) -> float:
-    """Bytes that a device receives: the least that any algorithm can do with."""
-    operand = sum(computation[name].bytes for name in at.operands)
-    if kind == "collective-permute":
-        return operand
-    size = _group_size(at)
-    others = (size - 1) / size
-    if kind == "all-gather":
-        return operand * (size - 1)
-    return operand * others * (2 if kind == "all-reduce" else 1)
-
-
-def _group_size(at: Instruction) -> int:
-    """Devices that take part in a collective, in any of HLO's notations."""
-    text = at.attributes
-    if found := re.search(r"replica_groups=\{\{([0-9,]+)\}", text):
-        return len(found.group(1).split(","))
-    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", text):
-        return int(found.group(2))
-    # Axes of a mesh, or parts of axes: mesh['a'=32,'b'=8], device_ids=(...) {'a':(1)4,'b'}
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found.group(1)))
-        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", found.group(2))
-        return math.prod(int(part or sizes[axis]) for axis, part in parts)
-    raise ValueError(f"no replica groups in {text[:200]}")

@@ -1,8 +1,8 @@
 """Floating-point operations of HLO's matrix products and convolutions.
 
-A TPU's compiler writes every matrix product as a convolution, a batched one as a convolution with
-dilation whose other products are zeros that nobody computes. So only those positions of a window
-count at which it meets the input.
+The TPU compiler writes every matrix product as a convolution. A batched product becomes a dilated
+convolution, in which most products are with inserted zeros and are never computed. So a position of
+the window counts only where it meets an element of the input.
 
 Source: XLA, `HloCostAnalysis::HandleDot` and `GetConvolutionFlops`.
 """
@@ -16,7 +16,7 @@ from fastwhisper_jax.cost.hlo.text import Computation, Instruction
 
 
 def dot_flops(computation: Computation, at: Instruction) -> int:
-    """2 x the result's elements x the contracted ones."""
+    """2 x elements of the result x elements contracted for each."""
     left = computation[at.operands[0]].shapes[0]
     axes = re.search(r"lhs_contracting_dims=\{([0-9,]*)\}", at.attributes)
     contracted = [int(axis) for axis in axes.group(1).split(",") if axis] if axes else []
@@ -24,13 +24,13 @@ def dot_flops(computation: Computation, at: Instruction) -> int:
 
 
 def convolution_flops(computation: Computation, at: Instruction) -> int:
-    """2 x batch x features in x features out x the positions at which window and input meet."""
+    """2 x batch x features in x features out x positions where window and input meet."""
     left, right = (computation[name].shapes[0] for name in at.operands[:2])
     out = at.shapes[0]
     labels = at.attributes.split("dim_labels=")[1]
-    found = re.match(r"(\w+)_(\w+)->(\w+)", labels)
-    assert found, f"a convolution has dim_labels: {labels[:80]}"
-    left_labels, right_labels, out_labels = found.groups()
+    match = re.match(r"(\w+)_(\w+)->(\w+)", labels)
+    assert match, f"a convolution has dim_labels: {labels[:80]}"
+    left_labels, right_labels, out_labels = match.groups()
     spatial = sorted(label for label in left_labels if label.isdigit())
     window = _Window(at.attributes, len(spatial))
     positions = math.prod(
@@ -46,7 +46,7 @@ def convolution_flops(computation: Computation, at: Instruction) -> int:
 
 
 class _Window:
-    """`window={size=3x1 stride=... pad=... lhs_dilate=... rhs_dilate=...}`."""
+    """Reads `window={size=3x1 stride=... pad=... lhs_dilate=... rhs_dilate=...}`."""
 
     def __init__(self, attributes: str, rank: int) -> None:
         text = re.search(r"window=\{([^}]*)\}", attributes)
@@ -62,8 +62,9 @@ class _Window:
         self.pad = [int(pad.split("_")[0]) for pad in pads if pad]
 
     def positions(self, axis: int, input_size: int, output_size: int) -> int:
-        """Pairs of a place of the window and a place in it that hold an element of the input."""
+        """Counts the pairs of an output and an element of its window that meet an input element."""
         out = np.arange(output_size)[:, None] * self.stride[axis] - self.pad[axis]
-        place = out + np.arange(self.size[axis])[None, :] * self.dilation[axis]
+        position = out + np.arange(self.size[axis])[None, :] * self.dilation[axis]
         step = self.input_dilation[axis]
-        return int(((place % step == 0) & (place >= 0) & (place // step < input_size)).sum())
+        on_element = position % step == 0
+        return int((on_element & (position >= 0) & (position // step < input_size)).sum())

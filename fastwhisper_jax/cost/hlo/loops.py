@@ -1,4 +1,4 @@
-"""How often a compiled loop runs."""
+"""The trip counts of compiled loops."""
 
 import re
 
@@ -6,10 +6,10 @@ from fastwhisper_jax.cost.hlo.text import Computation, Instruction, Program
 
 
 def trip_count(program: Program, computation: Computation, loop: Instruction) -> int:
-    """Iterations of a `while`: as the compiler wrote it, or from its condition.
+    """The number of iterations of a `while`: as the compiler noted it, or from its condition.
 
     Raises:
-        ValueError: the condition compares with no constant.
+        ValueError: the condition does not compare with a constant.
     """
     if known := re.search(r'known_trip_count"?:\{"n":"(\d+)"\}', loop.attributes):
         return int(known.group(1))
@@ -17,7 +17,7 @@ def trip_count(program: Program, computation: Computation, loop: Instruction) ->
     body = program.computations[loop.attribute("body") or ""]
     root = next(i for i in condition.values() if i.is_root)
     if root.opcode == "fusion":
-        # The comparison inside; its operands are the fusion's.
+        # The comparison is inside the fusion, and compares the fusion's operands.
         fused = program.computations[root.attribute("calls") or ""]
         comparison = next(i for i in fused.values() if i.is_root)
         numbers = [int(fused[name].arguments) for name in comparison.operands]
@@ -45,7 +45,7 @@ def _constant(computation: Computation, at: Instruction) -> int | None:
 
 
 def _start(computation: Computation, loop: Instruction, number: int) -> int:
-    """The counter before the loop; 0 where the compiler hides it."""
+    """The value of the counter before the loop; 0 if the program does not show it."""
     initial = computation.get(loop.operands[0])
     if initial is None or initial.opcode != "tuple":
         return 0
@@ -53,7 +53,7 @@ def _start(computation: Computation, loop: Instruction, number: int) -> int:
 
 
 def _step(body: Computation, number: int) -> int:
-    """What an iteration adds to the counter; 1 where the compiler hides it."""
+    """What an iteration adds to the counter; 1 if the program does not show it."""
     root = next(i for i in body.values() if i.is_root)
     if root.opcode != "tuple":
         return 1

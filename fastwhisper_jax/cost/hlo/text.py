@@ -1,4 +1,4 @@
-"""A compiled program's text (optimised HLO) as instructions, as far as counting needs it."""
+"""Parses the text of a compiled program (optimised HLO), as far as counting needs it."""
 
 import dataclasses
 import math
@@ -17,12 +17,12 @@ _MEMORY_SPACE = re.compile(r"S\((\d+)\)")
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """An array of a program.
+    """The shape of an array in a program.
 
     Attributes:
-        dtype: as HLO names it, such as "bf16".
-        dims: sizes.
-        memory_space: 0 is the device's main memory (HBM); others are on the chip.
+        dtype: HLO's name of the dtype, such as "bf16".
+        dims: size of each dimension.
+        memory_space: 0 is the device's main memory (HBM); other numbers are memory on the chip.
     """
 
     dtype: str
@@ -47,12 +47,12 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-        name: unique in its computation.
-        opcode: such as "fusion".
-        shapes: of its results; several for a tuple.
-        operands: names of what it reads, in order.
-        arguments: the text between its parentheses: a constant's value, a parameter's number.
-        attributes: the text after them.
+        name: its name, unique in its computation.
+        opcode: what it does, such as "fusion".
+        shapes: the shapes of its results; several for a tuple.
+        operands: the names of its operands, in order.
+        arguments: the text in parentheses: a constant's value, or a parameter's number.
+        attributes: the text after the parentheses.
         is_root: whether it is the computation's result.
     """
 
@@ -65,9 +65,9 @@ class Instruction:
     is_root: bool
 
     def attribute(self, name: str) -> str | None:
-        """The value of `name=value`, without a leading %; braces are kept."""
-        found = re.search(rf"\b{name}=(\{{[^}}]*\}}|%?[\w.\-]+)", self.attributes)
-        return found.group(1).lstrip("%") if found else None
+        """The value of `name=value` in the attributes, without a leading %; braces are kept."""
+        match = re.search(rf"\b{name}=(\{{[^}}]*\}}|%?[\w.\-]+)", self.attributes)
+        return match.group(1).lstrip("%") if match else None
 
     @property
     def bytes(self) -> int:
@@ -79,14 +79,14 @@ Computation = dict[str, Instruction]
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Computations by name, and the name of the one that is run."""
+    """Computations by name, and the name of the one that runs first."""
 
     computations: dict[str, Computation]
     entry: str
 
 
 def parse(text: str) -> Program:
-    """Reads what `compiled.as_text()` returns."""
+    """Parses what `compiled.as_text()` returns."""
     computations: dict[str, Computation] = {}
     entry = ""
     current: Computation = {}
@@ -94,8 +94,8 @@ def parse(text: str) -> Program:
         if header := _COMPUTATION.match(line):
             current = computations[header.group(2)] = {}
             entry = header.group(2) if header.group(1) else entry
-        elif found := _INSTRUCTION.match(line):
-            instruction = _parse_instruction(found.group(2), found.group(3), bool(found.group(1)))
+        elif match := _INSTRUCTION.match(line):
+            instruction = _parse_instruction(match.group(2), match.group(3), bool(match.group(1)))
             if instruction is not None:
                 current[instruction.name] = instruction
     assert entry, "a program's text has an ENTRY computation"
@@ -121,7 +121,7 @@ def _parse_instruction(name: str, text: str, is_root: bool) -> Instruction | Non
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the parenthesis that opens at `start` closes."""
+    """The index at which the parenthesis opened at `start` closes."""
     depth = 0
     for index in range(start, len(text)):
         depth += {"(": 1, ")": -1}.get(text[index], 0)
