@@ -1,4 +1,4 @@
-"""The notebooks of examples/ run from their first cell to their last, and are kept without output."""
+"""The notebooks of examples/ run from the first cell to the last, and are kept without output."""
 
 import importlib.util
 import json
