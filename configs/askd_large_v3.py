@@ -4,14 +4,14 @@
         --data.train train.jsonl --data.eval test.jsonl
 
 The whole encoder is frozen and shared, so it is run once for teacher and student. Length, batch and
-learning rate are Distil-Whisper's (arXiv 2311.00430: 80,000 updates of 256 utterances at 1e-4); the
-teacher's weight falls to 0.2 over the first three quarters while the student's own EMA takes over.
-Utterances are joined to fill the 30 s window. Parameters, optimiser state and EMA lie over 8
-chips, the batch over all.
+learning rate are Distil-Whisper's (arXiv 2311.00430: 80,000 updates of 256 utterances at 1e-4). The
+teacher's weight falls to 0.2 over the first three quarters of the run. The self teacher, an EMA of
+the student, gains weight from the middle of the run on. Utterances are joined to fill the 30 s
+window. Parameters, optimiser state and self teacher are divided over 8 chips, the batch over all.
 
-Distil-Whisper's labels are the teacher's own transcripts. This package does not make them yet: give
-human transcripts, or a manifest with the teacher's, which `fastwhisper transcribe --format json`
-writes as `text` of each file.
+Distil-Whisper's labels are the teacher's own transcripts. This package does not make them yet. Give
+human transcripts, or a manifest with the teacher's transcripts: `fastwhisper transcribe --format
+json` writes them as `text` of each file.
 
 Hardware: a TPU slice of 8 to 256 chips. Hours: not yet measured; `fastwhisper plan` gives a lower
 bound. Result: not yet measured.

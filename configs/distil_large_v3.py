@@ -3,13 +3,13 @@
     fastwhisper train configs/distil_large_v3.py --run-dir runs/distil_large_v3 \\
         --data.train train.jsonl --data.eval test.jsonl
 
-0.8 CE + 1.0 KL at temperature 2, constant throughout (arXiv 2311.00430, its released code). All
-else is as in `askd_large_v3`: the same student, the same batches in the same order, the same number
-of updates, so that what differs between two runs is the objective.
+The objective is 0.8 CE + 1.0 KL at temperature 2 throughout (arXiv 2311.00430, its released code).
+Everything else is as in `askd_large_v3`: the same student, the same batches in the same order, and
+the same number of updates. So two runs differ in their objective only.
 
-Distil-Whisper's labels are the teacher's own transcripts. This package does not make them yet: give
-human transcripts, or a manifest with the teacher's, which `fastwhisper transcribe --format json`
-writes as `text` of each file.
+Distil-Whisper's labels are the teacher's own transcripts. This package does not make them yet. Give
+human transcripts, or a manifest with the teacher's transcripts: `fastwhisper transcribe --format
+json` writes them as `text` of each file.
 
 Hardware: a TPU slice of 8 to 256 chips. Hours: not yet measured; `fastwhisper plan` gives a lower
 bound. Result: not yet measured.

@@ -3,14 +3,14 @@
     fastwhisper train configs/distil_whisper_base_en.py --run-dir runs/distil \\
         --teacher.path openai/whisper-base --data.train train.jsonl --data.eval test.jsonl
 
-whisper-base with its whole encoder, frozen, and decoder layers 0 and 5. The token embedding stays
-the teacher's: an hour of speech holds few of its 51,865 tokens. Sized for two CPU cores and some
-twenty minutes of speech. `askd_base_en`, `distil_whisper_base_en` and `ce_base_en` differ only in
-their objective.
+The student is whisper-base's whole encoder, frozen, and its decoder layers 0 and 5. The token
+embedding stays frozen too, because an hour of speech holds few of its 51,865 tokens. The recipe is
+sized for two CPU cores and about twenty minutes of speech. `askd_base_en`, `distil_whisper_base_en`
+and `ce_base_en` differ only in their objective.
 
 Hardware: 2 CPU cores. Hours: 0.24 beside other jobs (and 0.08 once to fill the encoder cache).
 Result: 18.7 % WER on 466 words of held-out prompts of the same speaker (teacher 7.3 %), trained on
-18 minutes; see docs/results.md.
+18 minutes. docs/results.md has its interval and controls.
 """
 
 from fastwhisper_jax.config import (

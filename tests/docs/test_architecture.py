@@ -8,6 +8,7 @@ import pytest
 from fastwhisper_jax.models.whisper.hf_names import TABLE
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "fastwhisper_jax"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
@@ -18,32 +19,39 @@ def test_the_parameter_tree_is_that_of_the_table_of_names():
     }
 
 
-def paths_of_the_main_path():
-    """The files and folders of the list, each below the folder that it is indented under."""
+def files_to_read() -> list[str]:
+    """The files of the list that a newcomer reads."""
     block = re.search(r"^```text\n(configs/.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert block is not None
-    folders: dict[int, Path] = {}
-    for line in block[1].splitlines():
-        depth = len(line) - len(line.lstrip())
-        above = folders.get(depth - 4, Path())
-        for name in re.findall(r"[\w/]+(?:\.py|/)(?=[ ,]|$)", re.split(r" {3,}", line.strip())[0]):
-            folders[depth] = above / name
-            yield str(above / name)
+    return [line.split()[0] for line in block[1].splitlines()]
 
 
-PATHS = list(paths_of_the_main_path())
+def files_of_rooms() -> dict[str, list[str]]:
+    """The names in the last column of the table of rooms, for each name in the first."""
+    table = PAGE[PAGE.index("| room |") : PAGE.index("`tests/` mirrors")]
+    rooms = {}
+    for row in table.strip().splitlines()[2:]:
+        first, _, last = row.split("|")[1:-1]
+        for room in re.findall("`([^`]+)`", first):
+            rooms[room] = re.findall(r"`([\w/]+(?:\.py|/))`", last) if room[-1] == "/" else []
+    return rooms
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_what_the_main_path_names_is_there(path):
-    assert (ROOT / path).exists()
+ROOMS = files_of_rooms()
 
 
-def test_the_main_path_names_every_module_of_the_parts_that_it_opens():
-    """A part with files below it is listed whole; one without stands for all of its files."""
-    modules = [Path(path) for path in PATHS if path.endswith(".py")]
-    for folder in {path.parent for path in modules} - {Path("configs")}:
-        there = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}
-        named = {path.name for path in modules if path.parent == folder}
-        missing = there - named - {"cli.py", "errors.py", "field_rules.py"}
-        assert not missing, f"{folder}: {sorted(missing)}"
+def test_ten_files_are_to_be_read_and_all_are_there():
+    assert len(files_to_read()) == 10
+    assert all((ROOT / path).is_file() for path in files_to_read())
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_and_its_main_files_are_there(room):
+    assert (PACKAGE / room).exists()
+    assert all((PACKAGE / room / file).exists() for file in ROOMS[room])
+
+
+def test_every_room_is_in_the_table():
+    folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+    assert (folders | modules) <= set(ROOMS)
