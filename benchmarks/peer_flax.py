@@ -28,7 +28,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from side_by_side import print_times
-from transformers import FlaxWhisperForConditionalGeneration, WhisperConfig  # type: ignore[attr-defined]
+from transformers import FlaxWhisperForConditionalGeneration, WhisperConfig
 
 # libtpu must not look for a TPU on this machine.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")

@@ -53,7 +53,7 @@ def transformers(model, options):
 def flax_whisper(model, options):
     """transformers 4.57, float32. Batches are filled up to one size, so that it compiles once."""
     from transformers import (
-        FlaxWhisperForConditionalGeneration,  # type: ignore[attr-defined]
+        FlaxWhisperForConditionalGeneration,
         WhisperProcessor,
     )
 
