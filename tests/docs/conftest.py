@@ -1,4 +1,4 @@
-"""What a reader of README.md and docs/ has: tiny, under the very names that the pages use."""
+"""The files that README.md and docs/ name, in a tiny size and under the same names."""
 
 import csv
 import json
@@ -14,15 +14,15 @@ import soundfile
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 ROOT = Path(__file__).parents[2]
-# What of the checkout a command may name, where it is there.
-OF_THE_CHECKOUT = ("README.md", "setup.cfg", "configs", "benchmarks", "docs", "launch")
+# Parts of the checkout that a command may name.
+OF_THE_CHECKOUT = ("README.md", "setup.cfg", "configs", "benchmarks", "docs", "launch", "runs")
 RATE = 16_000
 BYTES_AND_SPECIAL, TIMESTAMPS = 262, 1501
-# A token a letter, and all in the shortest bucket of the recipes: one compilation.
+# One token a letter, and all texts in the shortest bucket of the recipes: one compilation.
 TEXTS = ("Hello.", "Hold on.", "Press one.", "Press two.", "Good day.", "Call back.", "Goodbye.")
 DIGITS = ("one two", "nine", "four five", "six")
 
-# Of whisper-base's shape, but for its sizes and layers. Folders win over hub ids of the same name.
+# Whisper-base in small. A folder is used rather than the hub id of the same name.
 TEACHERS = {
     "openai/whisper-base": ModelDimensions(
         n_mels=8,
@@ -42,7 +42,7 @@ TEACHERS = {
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory, write_teacher, make_params) -> Path:
-    """The folder that a reader begins in; tests copy it."""
+    """The folder in which a reader begins; tests copy it."""
     folder = tmp_path_factory.mktemp("reader") / "start"
     folder.mkdir()
     for name in OF_THE_CHECKOUT:

@@ -1,7 +1,8 @@
 """Every command of README.md, of docs/ and of the help runs as it is printed, on tiny models.
 
-A reader works through README.md and docs/own-audio.md, in this order and from the top, and then
-through any one of the other pages or the help of a command, going on from what the first two left.
+A reader works through README.md and docs/own-audio.md, in this order and from the top. The reader
+then works through any one of the other pages, or the help of a command, with the files that the
+first two pages have left.
 """
 
 import ast
@@ -25,7 +26,7 @@ PAGES = pages.pages_to_read()
 BLOCKS = [block for blocks in PAGES.values() for block in blocks]
 FIRST_PAGES = ("README.md", "docs/own-audio.md")
 
-# Commands that are not run, by how they begin, and why.
+# The first words of commands that are not run, and why.
 NOT_RUN = {
     "fastwhisper demo": "trains for minutes, and needs the extra demo; it has tests of its own",
     "python3 -m venv": "makes an environment to install into; .ci/run does as well",
@@ -50,19 +51,18 @@ NOT_RUN = {
     "python benchmarks/input.py": "times whisper-base",
     "python benchmarks/plan.py": "needs libtpu, and minutes",
 }
-# Arguments that commands are given beside their own, by how they begin: the tiny models have random
-# weights, so that they never end a text.
+# Arguments that commands get beside their own, by their first words. The tiny models have random
+# weights, so they never end a text.
 APPENDED = {
     "fastwhisper train": "--training.max_new_tokens 8",
     "fastwhisper evaluate": "--max-new-tokens 8",
     "python benchmarks/compare_runtimes.py": "--max-new-tokens 8",
     "fastwhisper transcribe": "--max-new-tokens 8 --no-fallback --language en",
 }
-# Python that needs another interpreter, by a module or a name that it imports: the variable that
-# names one.
+# Blocks of Python that import these names need another interpreter. The variable names it.
 INTERPRETERS = {"WhisperForConditionalGeneration": "FASTWHISPER_TORCH_PYTHON"}
 
-# Programs that a pipe or a loop may call, which bash runs: this interpreter, and this package.
+# Programs that a block may call in a pipe or a loop, which bash runs.
 SCRIPTS = {
     "python": "",
     "fastwhisper": "-c 'import sys; from fastwhisper_jax.cli import main; sys.exit(main())'",
@@ -74,7 +74,7 @@ def not_run(command: Any) -> str | None:
 
 
 class Reader:
-    """Does what the pages say, each block once and after those above it."""
+    """Does what the pages say: each block once, after the blocks above it."""
 
     def __init__(
         self, start: Path, fastwhisper: Callable[..., Any], pages: Mapping[str, Sequence[Any]]
@@ -90,7 +90,7 @@ class Reader:
             (self._bin / name).chmod(0o755)
 
     def read(self, block: Any) -> None:
-        """Runs a block after all that a reader does before it; raises what it raised."""
+        """Runs a block after all blocks that come before it, and raises the error of the block."""
         for each in self._pages[block.page]:
             if each not in self._outcomes:
                 folder = self.folder(each.page)
@@ -108,7 +108,7 @@ class Reader:
             assert isinstance(outcome, pytest.skip.Exception | None), f"{each} failed: {outcome}"
 
     def folder(self, page: str) -> Path:
-        """Where a page is worked through: a copy of what the first pages left."""
+        """The folder for a page: a copy of what the first pages have left."""
         if page not in self._folders:
             before = self._start
             earlier = FIRST_PAGES[: FIRST_PAGES.index(page)] if page in FIRST_PAGES else FIRST_PAGES
@@ -122,9 +122,9 @@ class Reader:
 
     @contextlib.contextmanager
     def _at_desk(self, folder: Path) -> Iterator[None]:
-        """The working directory is what `folder` holds, for every page under the same path.
+        """Makes `folder` the working directory, under one path for all pages.
 
-        A run knows its data by their absolute paths, as a reader's do not move between pages.
+        A run knows its data by absolute paths, and a reader's files do not move between pages.
         """
         desk = folder.rename(folder.parent / "desk")
         try:

@@ -1,4 +1,4 @@
-"""README.md, docs/ and the help as blocks, and a block of bash as commands."""
+"""Reads README.md, docs/ and the help as blocks, and a block of bash as commands."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 # Sections that another test runs, in the programs that they are about: (page, heading).
 RUN_BY = {("docs/exports.md", "The runtimes"): "tests/export/test_runtimes.py"}
 
-# Fences of what is not run: configuration, output, pictures.
+# Languages of blocks that are not run: configuration, output, pictures.
 QUIET_LANGUAGES = {"", "json", "text"}
 
 
@@ -30,7 +30,7 @@ class Block:
     line: int
     language: str
     text: str
-    section: str = ""  # the heading of the second level that it stands below
+    section: str = ""  # the heading of the second level above it
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -65,14 +65,14 @@ def example_of(*command: str) -> Block:
 
 
 class Command(NamedTuple):
-    """A command: its words, or what only a shell understands."""
+    """A command: its words, or None if only a shell understands it."""
 
     text: str
     words: tuple[str, ...] | None
 
 
 def commands_of(text: str) -> list[Command]:
-    """The commands of a block of bash: lines joined where they go on, cut at `&&`."""
+    """The commands of a block of bash: continued lines are joined, and lines are cut at `&&`."""
     commands, waiting = [], ""
     for line in text.splitlines(keepends=True):
         waiting += line
@@ -93,7 +93,8 @@ def _split(lines: str) -> Iterator[Command]:
     lexer.whitespace_split = True
     words = list(lexer)
     is_plain = all(word == "&&" or not re.fullmatch("[();<>|&]+", word) for word in words)
-    if "\n" in line or "$" in line or not is_plain:
+    sets_variable = re.match(r"\w+=", line)
+    if "\n" in line or "$" in line or sets_variable or not is_plain:
         yield Command(line, None)
         return
     for is_end, part in itertools.groupby(words, key=lambda word: word == "&&"):
@@ -103,7 +104,7 @@ def _split(lines: str) -> Iterator[Command]:
 
 
 def pages_to_read() -> dict[str, list[Block]]:
-    """Every file and every command's help, with those of its blocks that are to be run."""
+    """Every file and every command's help, with the blocks that are to be run."""
     files = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
     pages = {
         file: [block for block in blocks_of_page(file) if (file, block.section) not in RUN_BY]
