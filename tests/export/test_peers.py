@@ -28,23 +28,51 @@ PEERS = {
 }
 
 
-def run_peer(peer, folder, inputs, tmp_path):
-    """Loads a folder in another environment; returns the report and the outputs."""
-    variable, holds = PEERS[peer]
-    python = os.environ.get(variable)
-    if not python:
-        pytest.skip(f"{variable} is not set: it names a Python with {holds}")
-    script = Path(__file__).with_name(f"peer_{peer}.py")
-    np.savez(tmp_path / "in.npz", **inputs)
-    outcome = subprocess.run(
-        [python, script, folder, tmp_path / "in.npz", tmp_path / f"{peer}.npz"],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "XLA_FLAGS": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert outcome.returncode == 0, outcome.stderr[-2000:]
-    report = json.loads(outcome.stdout.splitlines()[-1])
-    return report, np.load(tmp_path / f"{peer}.npz")
+class Peer:
+    """A program in another environment, started once. It computes one folder after another."""
+
+    def __init__(self, name, python, folder):
+        self.folder = folder
+        self.log = folder / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [python, Path(__file__).with_name(f"peer_{name}.py")],
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "XLA_FLAGS": ""},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def compute(self, model, inputs):
+        """Loads a model's folder; returns the report and the outputs."""
+        given, outputs = self.folder / "in.npz", self.folder / "out.npz"
+        np.savez(given, **inputs)
+        self.process.stdin.write(json.dumps([str(model), str(given), str(outputs)]) + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line), np.load(outputs)
+        pytest.fail(f"the program ended: {self.log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def peers(tmp_path_factory):
+    """A function of a peer's name to its program."""
+    started = {}
+
+    def find(name):
+        variable, holds = PEERS[name]
+        python = os.environ.get(variable)
+        if not python:
+            pytest.skip(f"{variable} is not set: it names a Python with {holds}")
+        if name not in started:
+            started[name] = Peer(name, python, tmp_path_factory.mktemp(name))
+        return started[name]
+
+    yield find
+    for peer in started.values():
+        peer.process.communicate()  # the end of its input ends it
 
 
 def run_ours(folder, inputs):
@@ -120,12 +148,12 @@ def speech_inputs(folder, speech):
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("context_seconds", [2.0, 1.0])
 def test_a_tiny_export_loads_completely_and_computes_the_same(
-    peer, context_seconds, teacher_folder, tmp_path
+    peers, peer, context_seconds, teacher_folder, tmp_path
 ):
     target = tmp_path / "student"
     export_with_two_decoder_layers(target, teacher_folder, context_seconds)
     inputs = random_inputs(load_model(target).dims)
-    report, outputs = run_peer(peer, target, inputs, tmp_path)
+    report, outputs = peers(peer).compute(target, inputs)
     assert_loaded_completely(report)
     assert report["alignment_heads"] == [[1, 0], [1, 1]]
     assert report["end_of_text"] == 257
@@ -136,23 +164,23 @@ def test_a_tiny_export_loads_completely_and_computes_the_same(
 
 @pytest.mark.real
 @pytest.mark.parametrize("model", ["whisper-base", "whisper-tiny.en"])
-def test_a_real_teacher_computes_the_same_as_pytorch(model, real_teacher, speech, tmp_path):
+def test_a_real_teacher_computes_the_same_as_pytorch(peers, model, real_teacher, speech):
     folder = real_teacher.parent / model
     inputs = speech_inputs(folder, speech)
-    _, outputs = run_peer("torch", folder, inputs, tmp_path)
+    _, outputs = peers("torch").compute(folder, inputs)
     assert_agree(run_ours(folder, inputs), outputs)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("peer", PEERS)
 def test_a_real_pruned_student_loads_completely_and_computes_the_same(
-    peer, real_teacher, speech, tmp_path
+    peers, peer, real_teacher, speech, tmp_path
 ):
     target = tmp_path / "student"
     params = export_with_two_decoder_layers(target, real_teacher, context_seconds=30.0)
     assert jax.tree.all(jax.tree.map(np.array_equal, load_model(target).params, params))
     inputs = speech_inputs(target, speech)
-    report, outputs = run_peer(peer, target, inputs, tmp_path)
+    report, outputs = peers(peer).compute(target, inputs)
     assert_loaded_completely(report)
     assert report["alignment_heads"] == [[1, 1], [1, 2], [1, 4], [1, 6]]
     assert report["end_of_text"] == 50257

@@ -35,7 +35,7 @@ config = Config(
         self_weight=ScheduleConfig("linear", end_value=0.5, begin=2, steps=2),
         ema_decay=0.9,
     ),
-    optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1),
+    optimizer=OptimizerConfig(learning_rate=1e-3, decay="constant", weight_decay=0.1),
     training=TrainingConfig(
         epochs={epochs}, log_every=1, save_every=2, eval_batch_size=8, max_new_tokens=4
     ),
