@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.losses.schedules import WeightSchedule
@@ -86,7 +87,7 @@ def check_weights(
         )
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: Float[Array, "*B V"], labels: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """Returns the negative log-likelihood of each label.
 
         CE = log sum_v exp(z_v) - z_y        z: logits, y: label
@@ -105,7 +106,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return -jnp.take_along_axis(log_predictions, labels[..., None], axis=-1)[..., 0]
 
 
-def kl_divergence(log_predictions: jax.Array, targets: jax.Array) -> jax.Array:
+def kl_divergence(
+    log_predictions: Float[Array, "*B V"], targets: Float[Array, "*B V"]
+) -> Float[Array, "*B"]:
     """Returns the Kullback-Leibler divergence of each prediction from its target distribution.
 
         KL(p || q) = sum_v p_v (log p_v - log q_v)        p: targets, q: predictions
@@ -129,15 +132,15 @@ def kl_divergence(log_predictions: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def askd_losses(
-    student_logits: jax.Array,
-    teacher_logits: jax.Array | None,
-    self_teacher_logits: jax.Array | None,
-    labels: jax.Array,
+    student_logits: Float[Array, "*B V"],
+    teacher_logits: Float[Array, "*B V"] | None,
+    self_teacher_logits: Float[Array, "*B V"] | None,
+    labels: Int[Array, "*B"],
     weights: Weights,
     *,
     temperature: float = 1.0,
     adaptive: bool = False,
-) -> jax.Array:
+) -> Float[Array, "*B"]:
     """Returns the objective of each token.
 
         L = c CE(y, z_S) + a t^2 KL(softmax(z_T/t) || softmax(z_S/t))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
 
 from fastwhisper_jax.losses.askd import Weights
 from fastwhisper_jax.losses.closed_form import TokenLosses, losses_and_gradient
@@ -20,28 +21,28 @@ class LogitFactors(NamedTuple):
     """The two factors of logits: logits = states @ embedding.T.
 
     Attributes:
-        states: (B, T, D), the decoder's output.
-        embedding: (V, D), the token embedding.
+        states: the decoder's output.
+        embedding: the token embedding.
     """
 
-    states: jax.Array
-    embedding: jax.Array
+    states: Float[Array, "B T D"]
+    embedding: Float[Array, "V D"]
 
 
 class Targets(NamedTuple):
     """What the student is compared with. None of it is differentiated.
 
     Attributes:
-        labels: (B, T), integers in [0, V); not read where masked.
-        label_mask: (B, T), 1 for target tokens, 0 for prompt and padding.
+        labels: integers in [0, V); not read where masked.
+        label_mask: 1 for target tokens, 0 for prompt and padding.
         weights: c, a, m at this step.
         teacher: the teacher's logits, whose width D may differ from the student's. None leaves
             the term out, and its weight is not read.
         self_teacher: the self teacher's logits. None leaves the term out.
     """
 
-    labels: jax.Array
-    label_mask: jax.Array
+    labels: Int[Array, "B T"]
+    label_mask: Float[Array, "B T"]
     weights: Weights
     teacher: LogitFactors | None = None
     self_teacher: LogitFactors | None = None
@@ -111,26 +112,26 @@ class Sums:
         count: tokens.
     """
 
-    loss: jax.Array
-    ce: jax.Array
-    kl_teacher: jax.Array
-    kl_self: jax.Array
-    correct: jax.Array
-    teacher_correct: jax.Array
-    count: jax.Array
+    loss: Float[Array, ""]
+    ce: Float[Array, ""]
+    kl_teacher: Float[Array, ""]
+    kl_self: Float[Array, ""]
+    correct: Float[Array, ""]
+    teacher_correct: Float[Array, ""]
+    count: Float[Array, ""]
 
 
 class Gradients(NamedTuple):
     """Gradients of the summed loss; a gradient that is not wanted is None.
 
     Attributes:
-        states: (B, T, D), in the dtype of the states.
-        embedding: (V, D), summed over devices, float32. Where mesh axes divide D, each device
-            holds its own columns.
+        states: in the dtype of the states.
+        embedding: summed over devices, float32. Where mesh axes divide D, each device holds its
+            own columns.
     """
 
-    states: jax.Array | None
-    embedding: jax.Array | None
+    states: Float[Array, "B T D"] | None
+    embedding: Float[Array, "V D"] | None
 
 
 def scan_chunks(

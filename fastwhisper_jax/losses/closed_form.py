@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fastwhisper_jax.losses.askd import Weights
 
 
 class TokenLosses(NamedTuple):
-    """The losses and counts of each token; every field is (...), float32.
+    """The losses and counts of each token; every field is float32.
 
     Attributes:
         loss: the objective.
@@ -25,12 +26,12 @@ class TokenLosses(NamedTuple):
         teacher_correct: 1 where the label is the teacher's best token; 0 without a teacher.
     """
 
-    loss: jax.Array
-    ce: jax.Array
-    kl_teacher: jax.Array
-    kl_self: jax.Array
-    correct: jax.Array
-    teacher_correct: jax.Array
+    loss: Float[Array, "*B"]
+    ce: Float[Array, "*B"]
+    kl_teacher: Float[Array, "*B"]
+    kl_self: Float[Array, "*B"]
+    correct: Float[Array, "*B"]
+    teacher_correct: Float[Array, "*B"]
 
 
 class _Softmax(NamedTuple):
@@ -52,16 +53,16 @@ class _Softmax(NamedTuple):
 
 
 def losses_and_gradient(
-    student_logits: jax.Array,
-    teacher_logits: jax.Array | None,
-    self_teacher_logits: jax.Array | None,
-    labels: jax.Array,
+    student_logits: Float[Array, "*B V"],
+    teacher_logits: Float[Array, "*B V"] | None,
+    self_teacher_logits: Float[Array, "*B V"] | None,
+    labels: Int[Array, "*B"],
     weights: Weights,
     *,
     temperature: float,
     adaptive: bool,
-    gradient_scale: jax.Array | None = None,
-) -> tuple[TokenLosses, jax.Array | None]:
+    gradient_scale: Float[Array, "*B"] | None = None,
+) -> tuple[TokenLosses, Float[Array, "*B V"] | None]:
     """Returns the losses of each token, and the gradient of `sum(gradient_scale * loss)`.
 
         dL/dz_S = c (p_S(1) - y) + a t (p_S(t) - p_T(t)) + m t (p_S(t) - p_self(t))

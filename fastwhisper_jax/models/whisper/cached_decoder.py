@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from fastwhisper_jax.models.layers import Norm
 from fastwhisper_jax.models.options import ModelOptions
@@ -19,17 +20,12 @@ from fastwhisper_jax.models.whisper.forward import Params
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer.
+    """Keys and values of one layer: those of the tokens, and in `cross_*` those of the audio."""
 
-    Attributes:
-        keys, values: (B, N, K, H), of the tokens.
-        cross_keys, cross_values: (B, N, S, H), of the audio.
-    """
-
-    keys: jax.Array
-    values: jax.Array
-    cross_keys: jax.Array
-    cross_values: jax.Array
+    keys: Float[Array, "B N K H"]
+    values: Float[Array, "B N K H"]
+    cross_keys: Float[Array, "B N S H"]
+    cross_values: Float[Array, "B N S H"]
 
 
 class Cache(NamedTuple):
@@ -40,7 +36,7 @@ class Cache(NamedTuple):
         layers: the cache of every layer.
     """
 
-    position: jax.Array
+    position: Int[Array, ""]
     layers: tuple[LayerCache, ...]
 
 
@@ -67,7 +63,7 @@ def unstack_layers(params: Params, dims: ModelDimensions, options: ModelOptions)
 def start(
     decoder: dict[str, Any],
     dims: ModelDimensions,
-    encoder_states: jax.Array,
+    encoder_states: Float[Array, "B S D"],
     options: ModelOptions,
     max_length: int,
 ) -> Cache:
@@ -98,11 +94,11 @@ def extend(
     decoder: dict[str, Any],
     dims: ModelDimensions,
     cache: Cache,
-    tokens: jax.Array,
+    tokens: Int[Array, "B T"],
     options: ModelOptions,
-    positions: jax.Array | None = None,
-    mask: jax.Array | None = None,
-) -> tuple[jax.Array, Cache]:
+    positions: Int[Array, "B T"] | None = None,
+    mask: Bool[Array, "B 1 T K"] | None = None,
+) -> tuple[Float[Array, "B T D"], Cache]:
     """Runs the decoder on the next tokens, and adds them to the cache.
 
     By default the tokens follow those in the cache. With `positions` and `mask` they may instead

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.whisper.decoder import TextDecoder
@@ -35,10 +36,10 @@ def init_params(dims: ModelDimensions, key: jax.Array) -> dict[str, Any]:
 def encode(
     params: Params,
     dims: ModelDimensions,
-    log_mel: jax.Array,
+    log_mel: Float[Array, "B L M"],
     options: ModelOptions,
     dropout_key: jax.Array | None = None,
-) -> jax.Array:
+) -> Float[Array, "B S D"]:
     """Returns the encoder states of log-mel spectrograms.
 
     Args:
@@ -65,11 +66,11 @@ def encode(
 def decode(
     params: Params,
     dims: ModelDimensions,
-    tokens: jax.Array,
-    encoder_states: jax.Array,
+    tokens: Int[Array, "B T"],
+    encoder_states: Float[Array, "B S D"],
     options: ModelOptions,
     dropout_key: jax.Array | None = None,
-) -> jax.Array:
+) -> Float[Array, "B T D"]:
     """Returns the decoder states of all target positions at once (teacher forcing).
 
     Args:
@@ -91,7 +92,7 @@ def decode(
     return cast(jax.Array, states)
 
 
-def logits(params: Params, states: jax.Array) -> jax.Array:
+def logits(params: Params, states: Float[Array, "*B T D"]) -> Float[Array, "*B T V"]:
     """Projects decoder states (..., T, D) on the tied token embedding to (..., T, V), float32."""
     embedding = params["decoder"]["embed_tokens"].astype(states.dtype)
     return jnp.einsum("...TD,VD->...TV", states, embedding, preferred_element_type=jnp.float32)
