@@ -71,15 +71,6 @@ def test_work_of_an_earlier_run_does_not_enter_the_rate(clock):
     assert out.getvalue() == "train: 420/8000 steps, 1 steps/s, 2h06m left\n"
 
 
-def test_unknown_total_shows_count_and_rate(clock):
-    out = io.StringIO()
-    with progress(None, "transcribe", "files", stream=out) as advance:
-        for _ in range(4):
-            clock[0] += 2
-            advance()
-    assert out.getvalue() == "transcribe: 4 files, 0.5 files/s, in 8s\n"
-
-
 def test_not_shown_prints_nothing():
     out = Terminal()
     with progress(3, "train", "steps", shown=False, stream=out) as advance:
