@@ -83,7 +83,7 @@ def make_sums(config: AskdConfig) -> Callable[..., Sums]:
         teacher_states (B, T, D) if the teacher's decoder was run before;
         input_ids (B, T), labels (B, T) int32; label_mask (B, T) float32, 1 for target tokens.
     """
-    dims, options, teacher_dims = config.student_dims, config.student_options, config.teacher_dims
+    dims, options = config.student_dims, config.student_options
 
     def sums(
         params: Params,
@@ -102,19 +102,12 @@ def make_sums(config: AskdConfig) -> Callable[..., Sums]:
         def whole(params: Params) -> Params:
             return whole_student(params, frozen_params, teacher_params, config.shares_encoder)
 
-        def teacher_encode() -> jax.Array:
-            if "encoder_states" in batch:
-                return batch["encoder_states"]
-            return whisper.encode(
-                teacher_params, teacher_dims, batch["log_mel"], config.teacher_options
-            )
-
         def student_encode(student: Params, key: jax.Array | None = None) -> jax.Array:
             return whisper.encode(student, dims, batch["log_mel"][:, : dims.n_frames], options, key)
 
         student = whole(params)
         if config.shares_encoder:
-            encoder_states = teacher_encode()
+            encoder_states = _teacher_encode(config, teacher_params, batch)
         else:
             encoder_states = student_encode(student, encoder_key if trains_encoder else None)
         states = whisper.decode(student, dims, input_ids, encoder_states, options, decoder_key)
@@ -124,13 +117,7 @@ def make_sums(config: AskdConfig) -> Callable[..., Sums]:
 
         teacher = self_teacher = None
         if phase.runs_teacher:
-            teacher_states = batch.get("teacher_states")
-            if teacher_states is None:
-                heard = encoder_states if config.shares_encoder else teacher_encode()
-                teacher_states = whisper.decode(
-                    teacher_params, teacher_dims, input_ids, heard, config.teacher_options
-                )
-            teacher = LogitFactors(teacher_states, teacher_params["decoder"]["embed_tokens"])
+            teacher = _teacher_factors(config, teacher_params, batch, encoder_states)
         if self_teacher_params is not None:
             earlier = whole(self_teacher_params)
             heard = student_encode(earlier) if trains_encoder else encoder_states
@@ -144,6 +131,32 @@ def make_sums(config: AskdConfig) -> Callable[..., Sums]:
         )
 
     return sums
+
+
+def _teacher_encode(config: AskdConfig, teacher_params: Params, batch: Batch) -> jax.Array:
+    """The teacher's encoder states, from the batch if they are cached."""
+    if "encoder_states" in batch:
+        return batch["encoder_states"]
+    log_mel, options = batch["log_mel"], config.teacher_options
+    return whisper.encode(teacher_params, config.teacher_dims, log_mel, options)
+
+
+def _teacher_factors(
+    config: AskdConfig, teacher_params: Params, batch: Batch, encoder_states: jax.Array
+) -> LogitFactors:
+    """What the teacher's logits are made of; `encoder_states` are its own if they are shared."""
+    states = batch.get("teacher_states")
+    if states is None:
+        if not config.shares_encoder:
+            encoder_states = _teacher_encode(config, teacher_params, batch)
+        states = whisper.decode(
+            teacher_params,
+            config.teacher_dims,
+            batch["input_ids"],
+            encoder_states,
+            config.teacher_options,
+        )
+    return LogitFactors(states, teacher_params["decoder"]["embed_tokens"])
 
 
 def whole_student(

@@ -13,6 +13,7 @@ from fastwhisper_jax.decoding.beam import beam_search
 from fastwhisper_jax.decoding.greedy import Sampling, greedy_decode
 from fastwhisper_jax.decoding.language import detect_language
 from fastwhisper_jax.decoding.prefill import (
+    Prefill,
     Prompts,
     WhisperModel,
     no_speech_probability,
@@ -121,17 +122,9 @@ def make_window_model(
         tokens, lengths, temperatures, seeds, row_mask = prompts
         batch = Prompts(tokens, lengths, prompt_format.start_length, row_mask)
         start = prefill(with_params(params), encoder_states, batch, max_new_tokens, beams)
-        if beams > 1:
-            hypotheses = beam_search(start, rules)
-        else:
-            sampling = Sampling(temperatures, jax.vmap(jax.random.key)(seeds))
-            hypotheses = greedy_decode(start, rules, sampling)
-        return WindowTokens(
-            hypotheses.tokens[:, 0],
-            hypotheses.log_probs[:, 0],
-            (hypotheses.tokens[:, 0] != rules.end_of_text).sum(axis=1).astype(jnp.int32),
-            no_speech_probability(start, prompt_format.no_speech),
-        )
+        sampling = Sampling(temperatures, jax.vmap(jax.random.key)(seeds))
+        no_speech = no_speech_probability(start, prompt_format.no_speech)
+        return _window_tokens(start, rules, sampling, beams, no_speech)
 
     def decode_windows(encoder_states: Any, prompts: WindowPrompts) -> WindowTokens:
         # Only windows at temperature 0 are searched; the others draw their tokens.
@@ -153,3 +146,16 @@ def make_window_model(
             attend(model.params, encoder_states, jnp.int32(row), tokens)
         ),
     )
+
+
+def _window_tokens(
+    start: Prefill, rules: DecodingRules, sampling: Sampling, beams: int, no_speech: jax.Array
+) -> WindowTokens:
+    """Decodes a batch of windows: a beam search if there are several beams, else greedily."""
+    if beams > 1:
+        hypotheses = beam_search(start, rules)
+    else:
+        hypotheses = greedy_decode(start, rules, sampling)
+    tokens = hypotheses.tokens[:, 0]
+    counts = (tokens != rules.end_of_text).sum(axis=1).astype(jnp.int32)
+    return WindowTokens(tokens, hypotheses.log_probs[:, 0], counts, no_speech)
