@@ -102,6 +102,7 @@ def test_a_start_that_fails_somewhere_leaves_nothing_running(cloud):
     assert failed.returncode == 1
     assert "not every worker started; ending it where it runs" in failed.stderr
     states = cloud.tpu("status", "--run-id", "askd").stdout
+    assert states.count("state=exited") == 3
     assert "state=running" not in states
 
 
@@ -142,6 +143,8 @@ def test_secrets_are_removed_where_the_start_failed(cloud, tmp_path):
     cloud.refuse("worker.sh\\ start", 255)
     cloud.refuse("worker.sh start", 255)
     assert cloud.tpu("run", *RUN, "--secrets", str(secrets), "--", "recipe.py").returncode == 1
+    copies = [call for call in cloud.calls if "scp" in call]
+    assert any(word.endswith(".env") for call in copies for word in call)
     assert not list(cloud.folder.rglob("*.env"))
 
 

@@ -34,6 +34,7 @@ def test_help_names_every_command(cloud):
 
 def test_options_stand_before_or_after_the_command(cloud):
     after = cloud.tpu(*CREATE)
+    assert after.returncode == 0, after.stderr
     options = [*cloud.command(*CREATE)[2:]]
     before = cloud.execute([script(cloud), *options, "create"])
     assert before.stdout == after.stdout
