@@ -3,19 +3,31 @@
 import subprocess
 import sys
 import typing
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import pytest
+from beartype import beartype
 from support import loss_batch
 
-from fastwhisper_jax.losses.askd import askd_losses, cross_entropy, kl_divergence
-from fastwhisper_jax.losses.closed_form import losses_and_gradient
-from fastwhisper_jax.models import whisper
+from fastwhisper_jax.losses import askd, closed_form
+from fastwhisper_jax.models import whisper as unchecked_whisper
 from fastwhisper_jax.models.options import ModelOptions
-from fastwhisper_jax.models.whisper import cached_decoder
+from fastwhisper_jax.models.whisper import cached_decoder as unchecked_decoder
 
+
+def _checked(module, *names):
+    """The functions of a module, with their annotations checked at each call."""
+    check = jaxtyping.jaxtyped(typechecker=beartype)
+    return SimpleNamespace(**{name: check(getattr(module, name)) for name in names})
+
+
+whisper = _checked(unchecked_whisper, "encode", "decode", "logits")
+cached_decoder = _checked(unchecked_decoder, "unstack_layers", "start", "extend")
+losses = _checked(askd, "askd_losses", "cross_entropy", "kl_divergence")
+losses_and_gradient = _checked(closed_form, "losses_and_gradient").losses_and_gradient
 FLOAT32 = ModelOptions()
 B, T = 2, 3
 
@@ -87,19 +99,19 @@ def test_the_losses_of_tokens_refuse_other_arrays():
     logits, labels = _shape(B, T, 7), _tokens(B, T)
     weights, settings = loss_batch.WEIGHTS, {"temperature": 1.0, "adaptive": False}
 
-    def closed_form(student, teacher, labels):
+    def in_closed_form(student, teacher, labels):
         return losses_and_gradient(student, teacher, None, labels, weights, **settings)
 
     def definition(student, teacher, labels):
-        return askd_losses(student, teacher, None, labels, weights)
+        return losses.askd_losses(student, teacher, None, labels, weights)
 
-    for function in (closed_form, definition):
+    for function in (in_closed_form, definition):
         jax.eval_shape(function, logits, logits, labels)
         _refuses(function, logits, _shape(B, T, 8), labels)
         _refuses(function, logits, logits, _tokens(T))
         _refuses(function, logits, logits, _shape(B, T))
-    _refuses(cross_entropy, logits, _tokens(B, T, 7))
-    _refuses(kl_divergence, logits, _shape(B, 7))
+    _refuses(losses.cross_entropy, logits, _tokens(B, T, 7))
+    _refuses(losses.kl_divergence, logits, _shape(B, 7))
 
 
 def test_the_records_of_the_loss_hold_what_they_say():
