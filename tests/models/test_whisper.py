@@ -9,6 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fastwhisper_jax.losses.askd import Weights
+from fastwhisper_jax.losses.chunked import (
+    ChunkSettings,
+    LogitFactors,
+    Targets,
+    distillation_sums,
+)
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.layers import Norm, sum_in_blocks
 from fastwhisper_jax.models.options import ModelOptions
@@ -198,6 +205,37 @@ def test_bfloat16_computes_narrow_and_projects_wide(dims, params, log_mel, token
         apart = np.abs(np.asarray(ours, np.float32) - exact)
         assert apart.max() < 0.1 * np.abs(exact).max()
         assert apart.mean() < 0.01 * np.abs(exact).max()
+
+
+def test_bfloat16_gradients_of_model_and_loss_are_those_of_float32_within_a_bound(
+    dims, params, log_mel, tokens
+):
+    """Distillation from another decoder, by every parameter of the student."""
+
+    @functools.partial(jax.jit, static_argnums=1)
+    @jax.value_and_grad
+    def loss_and_gradient(params, options):
+        encoder_states = whisper.encode(params, dims, log_mel, options)
+        decoders = params, jax.tree.map(lambda x: x[..., ::-1], params)
+        student, teacher = (
+            LogitFactors(
+                whisper.decode(p, dims, tokens, encoder_states, options),
+                p["decoder"]["embed_tokens"],
+            )
+            for p in decoders
+        )
+        mask = jnp.ones(tokens.shape, jnp.float32)
+        targets = Targets(jnp.asarray(tokens), mask, Weights(0.5, 0.5, 0.0), teacher)
+        return distillation_sums(student, targets, ChunkSettings(8, temperature=2.0)).loss
+
+    exact_loss, exact = loss_and_gradient(params, FLOAT32)
+    loss, narrow = loss_and_gradient(params, ModelOptions("bfloat16"))
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, exact_loss, rtol=0.02)
+    for ours, theirs in zip(jax.tree.leaves(narrow), jax.tree.leaves(exact), strict=True):
+        assert ours.dtype == jnp.float32
+        print("REL", np.linalg.norm(ours - theirs) / np.linalg.norm(theirs), theirs.shape)
+    print("LOSS", loss, exact_loss)
 
 
 def test_one_row_encoded_after_the_other_equals_all_at_once(params, dims, log_mel, plain):
