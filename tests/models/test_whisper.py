@@ -234,8 +234,7 @@ def test_bfloat16_gradients_of_model_and_loss_are_those_of_float32_within_a_boun
     np.testing.assert_allclose(loss, exact_loss, rtol=0.02)
     for ours, theirs in zip(jax.tree.leaves(narrow), jax.tree.leaves(exact), strict=True):
         assert ours.dtype == jnp.float32
-        print("REL", np.linalg.norm(ours - theirs) / np.linalg.norm(theirs), theirs.shape)
-    print("LOSS", loss, exact_loss)
+        assert np.linalg.norm(ours - theirs) < 0.1 * np.linalg.norm(theirs)
 
 
 def test_one_row_encoded_after_the_other_equals_all_at_once(params, dims, log_mel, plain):
