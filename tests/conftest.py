@@ -8,18 +8,23 @@ all tests with `pytest --optimised`.
 """
 
 import os
+import sys
 import tempfile
+
+from support.compiler_flags import compiler_flags
+
+OPTIMISED = "--optimised"
+IS_OPTIMISED = OPTIMISED in sys.argv
 
 # jax reads these variables when it is imported, so they are set first. Workers inherit them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    ).strip()
+    os.environ["XLA_FLAGS"] = compiler_flags(8, is_optimised=IS_OPTIMISED)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fastwhisper-compiled-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    if not IS_OPTIMISED:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     # Tests start several programs side by side; threads that wait for each other would spin.
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -52,17 +57,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-OPTIMISED = "--optimised"
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(OPTIMISED, action="store_true", help="compile with all of XLA's optimisations")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption(OPTIMISED):
-        os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_unconfigure() -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.compiler_flags import compiler_flags
 
 OWN_LINES = re.compile(
     r"(train|evaluate): \d+/\d+ (steps|utterances), .*"
@@ -23,7 +24,7 @@ COMMAND = [
 
 
 def start(*arguments):
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment = os.environ | {"XLA_FLAGS": compiler_flags(1)}
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
         stdout=subprocess.PIPE,

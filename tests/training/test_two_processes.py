@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from safetensors.numpy import load_file
+from support.compiler_flags import compiler_flags
 
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
@@ -61,7 +62,7 @@ def folder(tmp_path_factory) -> Path:
 def environment():
     """Of processes with four devices."""
     return os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": compiler_flags(4),
         "JAX_NUMPY_RANK_PROMOTION": "raise",
     }
 
