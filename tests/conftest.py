@@ -13,17 +13,15 @@ import tempfile
 
 from support.compiler_flags import compiler_flags
 
-OPTIMISED = "--optimised"
-IS_OPTIMISED = OPTIMISED in sys.argv
-
 # jax reads these variables when it is imported, so they are set first. Workers inherit them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
+    is_optimised = "--optimised" in sys.argv
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["XLA_FLAGS"] = compiler_flags(8, is_optimised=IS_OPTIMISED)
+    os.environ["XLA_FLAGS"] = compiler_flags(8, is_optimised=is_optimised)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fastwhisper-compiled-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    if not IS_OPTIMISED:
+    if not is_optimised:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     # Tests start several programs side by side; threads that wait for each other would spin.
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -55,6 +53,9 @@ from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 # A shell starts what it puts in the background with SIGINT ignored, which children inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+OPTIMISED = "--optimised"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
