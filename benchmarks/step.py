@@ -5,7 +5,7 @@
 The work: CE + KL distillation of MODEL into its encoder and two decoder layers, float32, AdamW,
 clipped gradients, batch 8 x 64 target tokens, token embedding trained. `frozen` runs the encoder
 once a step for teacher and student; `full` trains it, so it is run twice; `cached` is what this
-package does from the second epoch on when `data.encoder_cache` is set (reading from disk included).
+package does from the second epoch on when `data.cache` is set (reading from disk included).
 TORCH has PyTorch and transformers 5; FLAX has transformers 4.57, jax and flax. Each contender is a
 process of its own; they take turns, so that other load on the machine falls on all. transformers'
 Flax needs 20 GB for `full`. A ratio "x PyTorch" is PyTorch's time over that of the row.

@@ -34,7 +34,7 @@ config = Config(
     data=DataConfig(
         language="en",
         target_buckets=(16, 32, 64, 128),
-        encoder_cache="runs/encoder_cache",
+        cache="runs/cache",
     ),
     objective=ObjectiveConfig(
         teacher_weight=ScheduleConfig(init_value=1.0),

@@ -45,6 +45,9 @@ class EvaluateArguments:
     batch_size: Annotated[int, "N", "utterances decoded together"] = 8
     limit: Annotated[int | None, "N", "only the first N utterances"] = None
     max_new_tokens: Annotated[int, "N", "the most tokens of a text"] = 224
+    window: Annotated[
+        float | None, "SECONDS", "hear everything in this one of the model's windows"
+    ] = None
     beam: Annotated[int, "N", "hypotheses searched together; 1 is greedy decoding"] = 1
     normalizer: Annotated[
         Literal["english", "basic", "digits", "none"] | None,
@@ -95,6 +98,9 @@ class PlanArguments:
     batch_size: Annotated[int | None, "N", "global batch size; default: the recipe's"] = None
     target_tokens: Annotated[
         int | None, "T", "length of the labels; default: the recipe's longest bucket"
+    ] = None
+    window: Annotated[
+        float | None, "SECONDS", "one of the student's windows; default: its longest"
     ] = None
     report: Annotated[Path | None, "OUT.json", "where to write the report"] = None
     steps_only: Annotated[
@@ -171,6 +177,9 @@ class TranscribeArguments:
     fallback: Annotated[
         bool, None, "do not decode repetitive or unsure windows again at higher temperatures"
     ] = True
+    window: Annotated[
+        float | None, "SECONDS", "hear everything in this one of the model's windows"
+    ] = None
     beam: Annotated[
         int, "N", "hypotheses searched together: slower, a little better; 1 is greedy decoding"
     ] = 1

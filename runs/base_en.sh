@@ -51,7 +51,7 @@ score teacher "$teacher"
 for name in askd distil ce; do
     run fastwhisper train "$checkout/configs/${recipe[$name]}.py" --run-dir "$out/runs/$name" \
         --teacher.path "$teacher" --data.train "$train" "--data.eval=$test" \
-        --data.encoder_cache "$out/encoder_cache"
+        --data.cache "$out/cache"
     run fastwhisper export "$out/runs/$name" --out "$out/students/$name"
     score "$name" "$out/students/$name"
 done

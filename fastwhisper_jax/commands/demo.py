@@ -201,7 +201,7 @@ def _in_folder(config: Config, out: Path, budget: Budget) -> Config:
     data = dataclasses.replace(
         config.data,
         train=(str(out / "speech" / "train.jsonl"),),
-        encoder_cache=str(out / "cache"),
+        cache=str(out / "cache"),
     )
     training = config.training
     if budget.steps is not None:

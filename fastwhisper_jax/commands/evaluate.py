@@ -1,6 +1,5 @@
 """`fastwhisper evaluate`: measures the error rates and the speed of a Hugging Face model."""
 
-import functools
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,25 +39,29 @@ def run(given: EvaluateArguments) -> Report:
     tokenizer = load_tokenizer(model.folder)
     params = place_params(model.params, given.dtype, mesh)
     load_seconds = time.perf_counter() - start
+    windows = model.windows
+    if given.window is not None:
+        windows = windows.only(given.window, "--window")
     corpus = read_corpus(
         [given.data],
         tokenizer,
         language=given.language,
         task=given.task,
         buckets=[model.dims.n_text_ctx],
-        context_seconds=model.dims.context_seconds,
+        context_seconds=windows.longest,
     )
     corpus = corpus.select(range(len(corpus.utterances))[: given.limit])
     # A batch is decoded until its last text ends. Sorted by length, texts that take about as many
-    # steps share a batch.
+    # steps share a batch, and so do those of one window.
     order = sorted(range(len(corpus.sizes)), key=lambda i: -corpus.sizes[i].seconds)
     rules = decoding_rules(model.generation_config)
     options = model_options(mesh, given.dtype)
     transcribe = make_transcribe(model.dims, options, rules, given.max_new_tokens, given.beam)
-    load_audio = functools.partial(audio_inputs, samples=model.dims.n_samples)
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:
         advance.write(corpus.summary)
-        batches = evaluation_batches(corpus.select(order), load_audio, mesh, given.batch_size)
+        batches = evaluation_batches(
+            corpus.select(order), audio_inputs, windows, mesh, given.batch_size
+        )
         report, hypotheses = evaluate(
             transcribe,
             params,

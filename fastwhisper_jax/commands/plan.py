@@ -53,6 +53,7 @@ def measure_options(config: Config, options: PlanArguments, log: Log) -> CostRep
         slice_,
         mesh,
         tokens=config.data.target_buckets[-1] if tokens is None else tokens,
+        window_seconds=options.window,
         steps_only=options.steps_only,
         log=log,
     )

@@ -12,6 +12,7 @@ import jax
 from fastwhisper_jax.arguments import TranscribeArguments
 from fastwhisper_jax.audio.files import audio_seconds
 from fastwhisper_jax.audio.recordings import RecordingFeatures
+from fastwhisper_jax.audio.windows import window_frames
 from fastwhisper_jax.decoding.prefill import WhisperModel
 from fastwhisper_jax.distillation.model_options import model_options
 from fastwhisper_jax.distillation.pair import place_params
@@ -53,12 +54,16 @@ def run(given: TranscribeArguments, log: Log) -> bool:
     mesh = make_mesh(1, 1, devices=jax.devices()[:1])
     loaded = load_model(resolve_model(given.model))
     tokenizer = load_tokenizer(loaded.folder)
+    windows = loaded.windows
+    if given.window is not None:
+        windows = windows.only(given.window, "--window")
     params = place_params(loaded.params, given.dtype, mesh)
     with progress(round(sum(seconds.values())), "transcribe", "s of audio") as advance:
         names = [field.name for field in dataclasses.fields(TranscriptionOptions)]
         transcriber = make_transcriber(
             TranscriptionOptions(**{name: getattr(given, name) for name in names}),
             WhisperModel(params, loaded.dims, model_options(mesh, given.dtype)),
+            windows,
             loaded.generation_config,
             tokenizer,
             str(loaded.folder),
@@ -68,7 +73,9 @@ def run(given: TranscribeArguments, log: Log) -> bool:
         if given.out is not None:
             _make_folder(given.out)
         features = functools.partial(
-            RecordingFeatures, n_mels=loaded.dims.n_mels, window_frames=loaded.dims.n_frames
+            RecordingFeatures,
+            n_mels=loaded.dims.n_mels,
+            window_frames=window_frames(windows.longest),
         )
         recordings = (
             (index, recording, transcriber.language)

@@ -18,13 +18,16 @@ class DataConfig:
         target_buckets: lengths T that label sequences, with their prompt, are padded to. Each
             length is compiled once.
         concatenate_probability: chance that an utterance is joined to the one before it. Joined
-            utterances never exceed the context.
+            utterances never exceed the student's longest window.
+        longer_window_probability: chance that a row goes to a longer window than it needs, so that
+            the student learns to hear silence too.
         timestamp_probability: chance that the label of a row has timestamps. With 0 the student
             learns no timestamps, and transcription cuts its recordings at pauses.
         time_masks, time_mask_frames, freq_masks, freq_mask_bins: SpecAugment; 0 masks turn it off.
-        encoder_cache: folder that keeps the outputs of the frozen encoder (float16) and of the
-            teacher's decoder for each utterance, so that they are computed once. None turns it
-            off. It cannot be used together with augmentation of the audio.
+        cache: folder that keeps what frozen models compute of each utterance, so that it is
+            computed once: the output of the teacher's decoder, and that of the student's encoder
+            (float16) if it is frozen and SpecAugment is off. None turns it off. It cannot be used
+            together with concatenation.
         threads: threads that read and decode audio in the background.
     """
 
@@ -34,17 +37,19 @@ class DataConfig:
     task: Literal["transcribe", "translate"] = "transcribe"
     target_buckets: tuple[int, ...] = (32, 64, 128, 256, 448)
     concatenate_probability: float = 0.0
+    longer_window_probability: float = 0.0
     timestamp_probability: float = 0.0
     time_masks: int = 0
     time_mask_frames: int = 50
     freq_masks: int = 0
     freq_mask_bins: int = 10
-    encoder_cache: str | None = None
+    cache: str | None = None
     threads: int = 2
 
     @property
     def augments_audio(self) -> bool:
-        return self.concatenate_probability > 0 or self.time_masks > 0 or self.freq_masks > 0
+        """Whether SpecAugment masks what the student hears."""
+        return self.time_masks > 0 or self.freq_masks > 0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -57,16 +62,19 @@ class DataConfig:
                     "must be ascending lengths above 0",
                 ),
                 "threads": (self.threads > 0, "must be at least 1"),
-                "encoder_cache": (
-                    self.encoder_cache is None or not self.augments_audio,
-                    "cannot be used with concatenation or SpecAugment, which change the encoder's "
-                    "input every epoch: set encoder_cache to none, or concatenate_probability, "
-                    "time_masks and freq_masks to 0",
+                "cache": (
+                    self.cache is None or not self.concatenate_probability,
+                    "cannot be used with concatenation, which makes other rows every epoch: set "
+                    "cache to none, or concatenate_probability to 0",
                 ),
             }
             | {
                 name: (0 <= getattr(self, name) <= 1, "must lie in [0, 1]")
-                for name in ("concatenate_probability", "timestamp_probability")
+                for name in (
+                    "concatenate_probability",
+                    "longer_window_probability",
+                    "timestamp_probability",
+                )
             }
             | {
                 name: (getattr(self, name) >= 0, "must be at least 0")

@@ -61,30 +61,43 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """The inverse of `to_json`.
+    """The inverse of `to_json`, also for earlier versions: fields that they lack have defaults.
 
     Raises:
-        InputError: the text is not JSON, or has other fields than this version.
+        InputError: the text is not JSON, or has fields that this version does not know.
     """
     try:
         values = json.loads(text)
     except ValueError as error:
         raise InputError(f"not JSON ({error})") from error
-    config: Config = _from_dict(Config, values)
+    config: Config = _from_dict(Config, _renamed(values))
     return config
+
+
+def _renamed(values: Any) -> Any:
+    """The values of an earlier version's config under today's names."""
+    if not isinstance(values, dict):
+        return values
+    student, data = (dict(values.get(section) or {}) for section in ("student", "data"))
+    if "context_seconds" in student:
+        seconds = student.pop("context_seconds")
+        student["windows_seconds"] = None if seconds is None else [seconds]
+    if "encoder_cache" in data:
+        data["cache"] = data.pop("encoder_cache")
+    return values | {"student": student, "data": data}
 
 
 def _from_dict(section: type, values: Any) -> Any:
     annotations = {field.name: field.type for field in dataclasses.fields(section)}
-    if not isinstance(values, dict) or set(values) != set(annotations):
-        different = sorted(set(values) ^ set(annotations)) if isinstance(values, dict) else values
+    if not isinstance(values, dict) or set(values) - set(annotations):
+        different = sorted(set(values) - set(annotations)) if isinstance(values, dict) else values
         raise InputError(
             f"{section.__name__} has other fields than in this version ({different}); use the "
             "version that wrote it"
         )
     arguments = {}
-    for name, annotation in annotations.items():
-        value = values[name]
+    for name, value in values.items():
+        annotation = annotations[name]
         if dataclasses.is_dataclass(annotation):
             value = _from_dict(typing.cast(type, annotation), value)
         arguments[name] = tuple(value) if isinstance(value, list) else value

@@ -34,8 +34,10 @@ class StudentConfig:
         encoder_layers: which layers of the encoder the student keeps: None for all, a count
             (spread as far apart as possible), or indices.
         decoder_layers: which layers of the decoder the student keeps, in the same forms.
-        context_seconds: length of the audio window; None for the teacher's, which is 30 s in every
-            published Whisper. It is at most the window of the teacher and of the model at `path`.
+        windows_seconds: ascending lengths of audio that the student hears at once, such as
+            (2, 4, 8, 15, 30). An utterance goes to the shortest that holds it. None is the
+            teacher's, which is 30 s in every published Whisper and the longest that is allowed.
+        margin_seconds: silence that a window keeps behind the speech. The longest needs none.
         frozen: paths of parameters that are not trained, such as a stack ("encoder") or a part of
             one ("decoder/embed_tokens"). The encoder's positions are never trained.
         dropout: rate of residual dropout while training.
@@ -47,7 +49,8 @@ class StudentConfig:
     path: str | None = None
     encoder_layers: int | tuple[int, ...] | None = None
     decoder_layers: int | tuple[int, ...] | None = 2
-    context_seconds: float | None = None
+    windows_seconds: tuple[float, ...] | None = None
+    margin_seconds: float = 0.0
     frozen: tuple[str, ...] = ("encoder",)
     dropout: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -55,13 +58,16 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        windows = self.windows_seconds
         check_rules(
             self,
             {
-                "context_seconds": (
-                    self.context_seconds is None or self.context_seconds > 0,
-                    "must be above 0, or None for the teacher's",
+                "windows_seconds": (
+                    windows is None
+                    or (bool(windows) and windows[0] > 0 and list(windows) == sorted(set(windows))),
+                    "must be ascending lengths above 0, or None for the teacher's",
                 ),
+                "margin_seconds": (self.margin_seconds >= 0, "must be at least 0"),
                 "dropout": (0 <= self.dropout < 1, "must lie in [0, 1)"),
             },
         )

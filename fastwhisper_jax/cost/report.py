@@ -56,6 +56,7 @@ class CostReport:
         mesh: axes and their sizes.
         global_batch_size: rows of the step.
         target_tokens: T of the step.
+        window_seconds: the student's window in the step.
         phases: ordered by their first step in the run.
         costliest: the phase whose update takes longest, `PhaseCost.seconds`.
         closed_form_flops: flops per chip in the costliest phase, from the sizes of the models; None
@@ -73,6 +74,7 @@ class CostReport:
     mesh: dict[str, int]
     global_batch_size: int
     target_tokens: int
+    window_seconds: float
     phases: tuple[PhaseCost, ...]
     costliest: PhaseCost
     closed_form_flops: float | None
@@ -111,6 +113,7 @@ class CostReport:
             "mesh": self.mesh,
             "global_batch_size": self.global_batch_size,
             "target_tokens": self.target_tokens,
+            "window_seconds": self.window_seconds,
             "hbm_gib": slice_.chip.hbm_gib,
             "fits": self.fits,
             "largest_batch_per_chip": self.largest_batch,

@@ -8,12 +8,13 @@ import numpy as np
 
 from fastwhisper_jax.audio.constants import HOP_SAMPLES
 from fastwhisper_jax.audio.files import load_audio, pad_or_trim
+from fastwhisper_jax.audio.windows import window_samples
 from fastwhisper_jax.data.batching import BatchLayout
 from fastwhisper_jax.data.manifest import Utterance
 
 HostBatch = dict[str, np.ndarray]
 Rows = Sequence[Sequence[Utterance]]
-LoadInputs = Callable[[Rows, int], HostBatch]
+LoadInputs = Callable[[Rows, BatchLayout], HostBatch]
 T = TypeVar("T")
 
 
@@ -24,20 +25,20 @@ class BatchLayouts(Protocol):
     def __getitem__(self, step: int, /) -> BatchLayout: ...
 
 
-def audio_inputs(rows: Rows, target_length: int, *, samples: int) -> HostBatch:
+def audio_inputs(rows: Rows, layout: BatchLayout) -> HostBatch:
     """Decodes the audio of rows of utterances: the usual encoder input of a batch.
 
     The utterances of a row follow each other without a gap.
 
     Args:
         rows: for each row, the utterances joined in it; none for an empty row.
-        target_length: T of the batch; audio does not depend on it.
-        samples: A, length of the window.
+        layout: of the batch; it names the window, whose length is A samples.
 
     Returns:
         "audio" (b, A) float32, zero after the speech; "frames" (b,) int32, mel frames of each row
         that hold speech.
     """
+    samples = window_samples(layout.window_seconds)
     audio = np.zeros((len(rows), samples), np.float32)
     frames = np.zeros((len(rows),), np.int32)
     for index, row in enumerate(rows):

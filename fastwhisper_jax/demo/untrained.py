@@ -13,6 +13,7 @@ import jax
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.export.student_configs import student_config, student_preprocessor_config
 from fastwhisper_jax.models.whisper import hf_names
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -95,7 +96,9 @@ def _json_files(ids: dict[str, int]) -> dict[str, Any]:
         "suppress_tokens": None,
     }
     return {
-        "config.json": student_config(config | tokens, DIMS, "float32"),
+        "config.json": student_config(
+            config | tokens, DIMS, Windows((DIMS.context_seconds,)), "float32"
+        ),
         "generation_config.json": {
             "begin_suppress_tokens": [end],
             "is_multilingual": False,

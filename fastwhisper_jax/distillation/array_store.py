@@ -56,15 +56,15 @@ def open_store(root: Path, key: str) -> ArrayStore:
             write_whole(probe, "All processes of a run see this file.\n")
         except OSError as error:
             raise InputError(
-                f"data.encoder_cache={str(root)!r} cannot be written ({error.strerror}); name a "
-                "folder that can be, or set data.encoder_cache=none"
+                f"data.cache={str(root)!r} cannot be written ({error.strerror}); name a "
+                "folder that can be, or set data.cache=none"
             ) from error
     wait_for_all("array store")
     if not probe.exists():
         raise InputError(
-            f"data.encoder_cache={str(root)!r} is another folder for process {jax.process_index()} "
+            f"data.cache={str(root)!r} is another folder for process {jax.process_index()} "
             "than for process 0; processes on several hosts need one that all of them see: "
-            "gs://BUCKET/FOLDER, or a folder on a shared disk, or set data.encoder_cache=none"
+            "gs://BUCKET/FOLDER, or a folder on a shared disk, or set data.cache=none"
         )
     return ArrayStore(folder)
 

@@ -32,8 +32,8 @@ def collate(
     Args:
         layout: the utterances of each row of the global batch.
         corpus: the utterances that the layout's indices name.
-        load_inputs: makes the encoder's input from rows of utterances (empty rows included) and T,
-            such as `data.loader.audio_inputs` with its sizes bound. Its arrays join the batch.
+        load_inputs: makes the encoder's input from rows of utterances (empty rows included) and the
+            layout, such as `data.loader.audio_inputs`. Its arrays join the batch.
         end_of_text: id of the padding token.
         local_rows: which rows of the global batch are wanted; None for all.
 
@@ -53,7 +53,7 @@ def collate(
                 prompt, label, layout.target_length, end_of_text
             )
     utterances = [[corpus.utterances[i] for i in row] for row in rows]
-    inputs = load_inputs(utterances, layout.target_length)
+    inputs = load_inputs(utterances, layout)
     return {**inputs, "input_ids": input_ids, "labels": labels, "label_mask": label_mask}
 
 

@@ -90,6 +90,7 @@ def card_facts(
         base_model=_public_name(config.student.path or config.teacher.path),
         encoder_layers=pair.student.encoder_layers,
         decoder_layers=pair.student.decoder_layers,
+        windows=pair.student.windows,
         languages=tuple(restored.metadata.get("languages", ())),
         license=_license(pair.origin),
         training=_training(config, restored.step),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from fastwhisper_jax.audio.windows import Windows, check_windows, window_positions
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_load import LoadedModel, load_model, resolve_model
@@ -29,14 +30,16 @@ class StudentSpec(NamedTuple):
     Attributes:
         dims: its sizes.
         encoder_layers, decoder_layers: the layers that it keeps.
-        shares_encoder: one encoder, run once, serves teacher and student: it is the teacher's own,
-            frozen, with all of its layers and the same window.
+        shares_encoder: one encoder serves teacher and student: it is the teacher's own, frozen,
+            with all of its layers and positions. In a window that both hear, it is run once.
+        windows: the lengths of audio that it hears.
     """
 
     dims: ModelDimensions
     encoder_layers: tuple[int, ...]
     decoder_layers: tuple[int, ...]
     shares_encoder: bool
+    windows: Windows
 
 
 class PairShapes(NamedTuple):
@@ -82,8 +85,8 @@ def student_spec(config: Config, teacher: ModelDimensions, origin: ModelDimensio
     """What a recipe's student keeps, from the sizes of its teacher and of its origin.
 
     Raises:
-        InputError: the two do not share vocabulary and mel bins, a layer does not exist, a window
-            is too long, or there is an encoder cache and no shared encoder.
+        InputError: the two do not share vocabulary and mel bins, a layer does not exist, or a
+            window is not possible.
     """
     student = config.student
     for name in ("n_vocab", "n_mels"):
@@ -96,21 +99,32 @@ def student_spec(config: Config, teacher: ModelDimensions, origin: ModelDimensio
             )
     encoder = kept_layers(student.encoder_layers, origin.n_audio_layer, "student.encoder_layers")
     decoder = kept_layers(student.decoder_layers, origin.n_text_layer, "student.decoder_layers")
-    dims = student_dimensions(teacher, origin, encoder, decoder, student.context_seconds)
+    windows = _windows(config, teacher, origin)
+    dims = student_dimensions(origin, encoder, decoder, window_positions(windows.longest))
     shares_encoder = (
         is_of_teacher(config)
         and "encoder" in student.frozen
         and len(encoder) == teacher.n_audio_layer
         and dims.n_audio_ctx == teacher.n_audio_ctx
     )
-    if config.data.encoder_cache is not None and not shares_encoder:
+    return StudentSpec(dims, encoder, decoder, shares_encoder, windows)
+
+
+def _windows(config: Config, teacher: ModelDimensions, origin: ModelDimensions) -> Windows:
+    """The student's windows, none longer than what both models hear."""
+    student = config.student
+    seconds = student.windows_seconds or (teacher.context_seconds,)
+    longest, owner = teacher.context_seconds, "the teacher's"
+    if origin.context_seconds < longest:
+        longest, owner = origin.context_seconds, "student.path's"
+    check_windows(seconds, longest, "student.windows_seconds", owner)
+    if seconds[-1] % 1:
+        # preprocessor_config.json stores the length of the window as an integer.
         raise InputError(
-            f"data.encoder_cache={config.data.encoder_cache!r} needs the teacher's own encoder, "
-            f"whole and frozen, got student.frozen={student.frozen}, path={student.path}, "
-            f"encoder_layers={student.encoder_layers}, context_seconds={student.context_seconds}; "
-            "change those, or set data.encoder_cache=none"
+            f"student.windows_seconds={seconds} must end with whole seconds: every program that "
+            "loads the student reads the longest window as an integer"
         )
-    return StudentSpec(dims, encoder, decoder, shares_encoder)
+    return Windows(tuple(map(float, seconds)), student.margin_seconds)
 
 
 def is_of_teacher(config: Config) -> bool:

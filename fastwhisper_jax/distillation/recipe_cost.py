@@ -1,11 +1,13 @@
 """What a recipe costs on a slice: its steps and both models' decoding, compiled from shapes."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from fastwhisper_jax.audio.windows import window_positions
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.cost.decoding import DecodingCost, measure_decoding
 from fastwhisper_jax.cost.measure import Measured, measure
@@ -38,6 +40,7 @@ def measure_recipe(
     mesh: Mesh,
     *,
     tokens: int,
+    window_seconds: float | None,
     steps_only: bool,
     log: Log,
 ) -> CostReport:
@@ -49,6 +52,7 @@ def measure_recipe(
         slice_: the slice to compile for.
         mesh: of the slice's devices.
         tokens: T.
+        window_seconds: one of the student's windows; None for the longest.
         steps_only: leaves out the largest batch and decoding.
         log: prints a line for the user.
 
@@ -62,10 +66,14 @@ def measure_recipe(
         raise InputError(f"--target-tokens {tokens}: the models hold 1 to {longest}; choose one")
     dims = {"teacher": models.teacher_dims, "student": models.student.dims}
     check_tensor_axis(dims, [tokens], mesh)
+    windows = models.student.windows
+    if window_seconds is not None:
+        windows = windows.only(window_seconds, "--window")
+    window = windows.longest
     steps = config.training.steps or STEPS_UNKNOWN
     schedule = make_run_schedule(config.objective, config.optimizer, steps)
-    compiler = RecipeCompiler(config, models, teacher_params, schedule, mesh, slice_)
-    log(f"{recipe} on {heading(slice_, dict(mesh.shape), rows, tokens)}")
+    compiler = RecipeCompiler(config, models, teacher_params, schedule, mesh, slice_, window)
+    log(f"{recipe} on {heading(slice_, dict(mesh.shape), rows, tokens)}, windows of {window:g} s")
     log(f"compiling with {versions()}; that takes minutes for a large model")
     phases = []
     for phase, count in count_phases(schedule):
@@ -78,13 +86,14 @@ def measure_recipe(
         log("compiling another batch size and the decoding of both models")
         largest = compiler.largest_batch(costliest, rows, tokens)
         teacher = compiler.decoding(models.teacher_dims, config.teacher.dtype, rows, tokens)
-        student = compiler.decoding(models.student.dims, config.student.dtype, rows, tokens)
+        student = compiler.decoding(compiler.heard, config.student.dtype, rows, tokens)
     return CostReport(
         recipe=recipe,
         slice=slice_,
         mesh=dict(mesh.shape),
         global_batch_size=rows,
         target_tokens=tokens,
+        window_seconds=window,
         phases=tuple(phases),
         costliest=costliest,
         closed_form_flops=compiler.closed_form(costliest.phase, rows, tokens),
@@ -111,7 +120,13 @@ class RecipeCompiler:
         schedule: RunSchedule,
         mesh: Mesh,
         slice_: Slice,
+        window_seconds: float,
     ) -> None:
+        self._window_seconds = window_seconds
+        # The student as if its window were the only one.
+        self.heard = dataclasses.replace(
+            models.student.dims, n_audio_ctx=window_positions(window_seconds)
+        )
         self._config, self._models, self._teacher_params = config, models, teacher_params
         self._schedule, self._mesh, self._slice = schedule, mesh, slice_
         self._task = make_task(config, models, schedule, mesh, load_student=dict)
@@ -124,23 +139,26 @@ class RecipeCompiler:
         step = jitted_step(self._task, phase, step_config, shardings)
         batch = batch_shapes(
             self._config,
-            self._models.teacher_dims,
+            self._models,
             self._mesh,
             rows,
             tokens,
             runs_teacher=self._schedule.teacher_end > 0,
+            window_seconds=self._window_seconds,
         )
         return measure(step, (self._state, self._teacher_params, batch), self._slice.chip)
 
     def closed_form(self, phase: Phase, rows: int, tokens: int) -> float | None:
         """Flops per chip from the models' sizes; None if the step reads a part from a cache."""
-        if self._config.data.encoder_cache is not None:
+        if self._config.data.cache is not None:
             return None
-        params = self._state.params
+        params, teacher = self._state.params, self._models.teacher_dims
+        is_whole = self.heard.n_audio_ctx == teacher.n_audio_ctx
+        hears_alike = is_whole and not self._config.data.augments_audio
         sizes = StepSizes(
-            teacher=self._models.teacher_dims,
-            student=self._models.student.dims,
-            shares_encoder=self._models.student.shares_encoder,
+            teacher=teacher,
+            student=self.heard,
+            shares_encoder=self._models.student.shares_encoder and hears_alike,
             rematerialise=self._config.student.rematerialise,
             trains_encoder="encoder" in params,
             trains_embedding="embed_tokens" in params.get("decoder", {}),

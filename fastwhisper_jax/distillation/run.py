@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from fastwhisper_jax.audio.windows import Windows, listed
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.config.recipe import to_json
 from fastwhisper_jax.data.batching import BatchRules
@@ -31,6 +32,7 @@ from fastwhisper_jax.distillation.run_directory import (
 from fastwhisper_jax.distillation.run_schedule import RunSchedule, make_run_schedule
 from fastwhisper_jax.distillation.score import make_score_params
 from fastwhisper_jax.distillation.task import RunData, make_task
+from fastwhisper_jax.distillation.teacher_cache import CachedParts, cached_parts
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.files import Path, path_of
 from fastwhisper_jax.models.whisper.hf_names import parameter_count
@@ -65,31 +67,31 @@ def prepare_run(config: Config, run_dir: Path, log: Log) -> Run:
     tokenizer = load_tokenizer(pair.teacher.folder)
     train_corpus = _read(config, pair, tokenizer, config.data.train)
     eval_corpus = _read(config, pair, tokenizer, config.data.eval) if config.data.eval else None
-    context_seconds = pair.student.dims.context_seconds
+    windows = pair.student.windows
     if config.data.timestamp_probability:
         prompt = train_corpus.tokens[0].prompt
-        check_timestamps(prompt, pair.student.dims.n_vocab, context_seconds)
-    layouts = make_batch_schedule(config, train_corpus, context_seconds)
+        check_timestamps(prompt, pair.student.dims.n_vocab, windows.longest)
+    layouts = make_batch_schedule(config, train_corpus, windows)
     schedule = make_run_schedule(config.objective, config.optimizer, len(layouts))
     make = functools.partial(
         make_task, config, pair.shapes, schedule, mesh, lambda: load_pair(config).student_params
     )
     # Making the state's shapes checks schedules, frozen paths and shardings.
     abstract_state(make(), schedule.optimizer, mesh)
-    for line in _summary(config, pair, train_corpus, eval_corpus, len(layouts), mesh, run_dir):
+    parts = cached_parts(config, pair.shapes, schedule.teacher_end > 0)
+    for line in _summary(config, pair, train_corpus, eval_corpus, schedule, parts, mesh, run_dir):
         log(line)
 
     teacher_params = place_params(pair.teacher.params, config.teacher.dtype, mesh)
     rules = decoding_rules(pair.teacher.generation_config)
-    load_audio = functools.partial(audio_inputs, samples=pair.teacher.dims.n_samples)
-    data = RunData(train_corpus, eval_corpus, load_audio, load_audio, rules.end_of_text)
-    if config.data.encoder_cache is not None:
+    data = RunData(train_corpus, eval_corpus, audio_inputs, audio_inputs, rules.end_of_text)
+    if config.data.cache is not None:
         runs_teacher = schedule.teacher_end > 0
-        data = with_caches(config, pair.teacher, teacher_params, data, mesh, runs_teacher)
+        data = with_caches(config, pair, teacher_params, data, layouts, mesh, runs_teacher)
     score_params = None
     if eval_corpus is not None:
         score_params = make_score_params(
-            config, pair.student.dims, rules, eval_corpus, data.load_eval_inputs, tokenizer, mesh
+            config, pair.student, rules, eval_corpus, data.load_eval_inputs, tokenizer, mesh
         )
     _begin(config, run_dir, pair, data)
     return Run(
@@ -110,8 +112,8 @@ def prepare_run(config: Config, run_dir: Path, log: Log) -> Run:
 def _checked_mesh(config: Config, run_dir: Path) -> Mesh:
     """Checks what can be checked before any model is read; returns the run's mesh."""
     check_run_dir(run_dir, config)
-    if config.data.encoder_cache is not None:
-        check_writable("data.encoder_cache", path_of(config.data.encoder_cache))
+    if config.data.cache is not None:
+        check_writable("data.cache", path_of(config.data.cache))
     if not config.data.train:
         raise InputError("data.train names nothing to train on; give --data.train MANIFEST")
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
@@ -140,15 +142,16 @@ def _read(config: Config, pair: LoadedPair, tokenizer: Any, sources: Sequence[st
     )
 
 
-def make_batch_schedule(config: Config, corpus: Corpus, context_seconds: float) -> BatchSchedule:
-    """The batch layouts of the run; `context_seconds` is the student's window."""
+def make_batch_schedule(config: Config, corpus: Corpus, windows: Windows) -> BatchSchedule:
+    """The batch layouts of the run; `windows` are the student's."""
     rules = BatchRules(
         global_batch_size=config.training.global_batch_size,
         buckets=config.data.target_buckets,
-        context_seconds=context_seconds,
+        windows=windows,
         seed=config.training.seed,
         join_probability=config.data.concatenate_probability,
         timestamp_probability=config.data.timestamp_probability,
+        longer_window_probability=config.data.longer_window_probability,
         row_tokens=whisper_row_tokens,
     )
     if config.training.steps is not None:
@@ -171,7 +174,8 @@ def _summary(
     pair: LoadedPair,
     train_corpus: Corpus,
     eval_corpus: Corpus | None,
-    total_steps: int,
+    schedule: RunSchedule,
+    parts: CachedParts,
     mesh: Mesh,
     run_dir: Path,
 ) -> list[str]:
@@ -188,11 +192,28 @@ def _summary(
     ]
     if eval_corpus is not None:
         lines.append(f"evaluate on {eval_corpus.summary}")
+    lines += _window_lines(config, student.windows, schedule)
+    if config.data.cache is not None:
+        kept = ["the teacher's decoder states"] * parts.teacher_states
+        kept += ["the student's encoder states"] * parts.encoder_states
+        lines.append(f"cache {config.data.cache}: {' and '.join(kept) or 'nothing to keep'}")
     lines.append(
-        f"{total_steps} steps of {config.training.global_batch_size} utterances on {mesh.size} "
-        f"{jax.devices()[0].platform} device(s), mesh {axes}; run directory {run_dir}"
+        f"{schedule.total_steps} steps of {config.training.global_batch_size} utterances on "
+        f"{mesh.size} {jax.devices()[0].platform} device(s), mesh {axes}; run directory {run_dir}"
     )
     return lines
+
+
+def _window_lines(config: Config, windows: Windows, schedule: RunSchedule) -> list[str]:
+    """The windows, and how many steps may be compiled for them; nothing for a single window."""
+    if len(windows.seconds) == 1:
+        return []
+    phases = len({schedule.phase(step) for step in range(schedule.total_steps)})
+    steps = len(windows.seconds) * len(config.data.target_buckets) * phases
+    return [
+        f"windows of {listed(windows.seconds)} s, with {windows.margin_seconds:g} s of margin; at "
+        f"most {steps} compiled steps (windows x buckets x phases)"
+    ]
 
 
 def _list(layers: Sequence[int]) -> str:

@@ -52,7 +52,7 @@ def resolved(config: Config) -> Config:
         return tuple(absolute(name) or name for name in names)
 
     data, replace = config.data, dataclasses.replace
-    cache = data.encoder_cache
+    cache = data.cache
     if cache is not None and not is_remote(cache):  # it need not exist yet
         cache = str(path_of(cache).absolute())
     return replace(
@@ -63,7 +63,7 @@ def resolved(config: Config) -> Config:
             data,
             train=all_absolute(data.train),
             eval=all_absolute(data.eval),
-            encoder_cache=cache,
+            cache=cache,
         ),
     )
 

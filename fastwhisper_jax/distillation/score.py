@@ -9,6 +9,7 @@ from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import LoadInputs
 from fastwhisper_jax.decoding.rules import DecodingRules
 from fastwhisper_jax.distillation.model_options import model_options
+from fastwhisper_jax.distillation.pair import StudentSpec
 from fastwhisper_jax.distillation.task import ScoreParams
 from fastwhisper_jax.evaluation.corpus_batches import (
     default_normalizer,
@@ -17,12 +18,11 @@ from fastwhisper_jax.evaluation.corpus_batches import (
     make_transcribe,
 )
 from fastwhisper_jax.evaluation.evaluate import evaluate
-from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 
 def make_score_params(
     config: Config,
-    dims: ModelDimensions,
+    student: StudentSpec,
     rules: DecodingRules,
     corpus: Corpus,
     load_inputs: LoadInputs,
@@ -31,7 +31,7 @@ def make_score_params(
 ) -> ScoreParams:
     """Builds (parameters of a student) -> its word and character error rate on the eval set."""
     options = model_options(mesh, config.student.dtype)
-    transcribe = make_transcribe(dims, options, rules, config.training.max_new_tokens)
+    transcribe = make_transcribe(student.dims, options, rules, config.training.max_new_tokens)
     normalizer = default_normalizer(corpus, config.data.task)
 
     def score_params(params: dict[str, Any]) -> dict[str, float]:
@@ -39,7 +39,12 @@ def make_score_params(
             transcribe,
             params,
             evaluation_batches(
-                corpus, load_inputs, mesh, config.training.eval_batch_size, config.data.threads
+                corpus,
+                load_inputs,
+                student.windows,
+                mesh,
+                config.training.eval_batch_size,
+                config.data.threads,
             ),
             detokenizer(tokenizer),
             rules.end_of_text,

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from fastwhisper_jax.audio.windows import window_frames, window_positions
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.cost.published import PUBLISHED
-from fastwhisper_jax.distillation.fill_caches import caches_teacher
 from fastwhisper_jax.distillation.pair import PairShapes, student_spec
+from fastwhisper_jax.distillation.teacher_cache import cached_parts
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_configs import read_model_config
 from fastwhisper_jax.export.hf_load import model_folder
@@ -67,33 +68,41 @@ def with_shardings(shapes: Any, mesh: Mesh) -> Any:
 
 def batch_shapes(
     config: Config,
-    teacher: ModelDimensions,
+    models: PairShapes,
     mesh: Mesh,
     rows: int,
     tokens: int,
     runs_teacher: bool,
+    window_seconds: float,
 ) -> dict[str, Any]:
     """The shapes of a global batch, with its rows divided over the mesh.
 
     Args:
         config: the recipe.
-        teacher: the teacher's sizes.
+        models: sizes and windows of teacher and student.
         mesh: where the batch is.
         rows: B.
         tokens: T.
         runs_teacher: whether a phase of the run has the teacher.
+        window_seconds: the student's window.
     """
+    teacher, student = models.teacher_dims, models.student.dims
+    cached = cached_parts(config, models, runs_teacher)
     arrays: dict[str, tuple[tuple[int, ...], Any]] = {
         "input_ids": ((rows, tokens), jnp.int32),
         "labels": ((rows, tokens), jnp.int32),
         "label_mask": ((rows, tokens), jnp.float32),
     }
-    if config.data.encoder_cache is None:
-        arrays["log_mel"] = (rows, teacher.n_frames, teacher.n_mels), jnp.float32
+    if cached.encoder_states:
+        positions = window_positions(window_seconds)
+        arrays["encoder_states"] = (rows, positions, student.n_state), jnp.float16
     else:
-        arrays["encoder_states"] = (rows, teacher.n_audio_ctx, teacher.n_state), jnp.float16
-        if caches_teacher(config, runs_teacher):
-            arrays["teacher_states"] = (rows, tokens, teacher.n_state), jnp.float32
+        arrays["log_mel"] = (rows, window_frames(window_seconds), student.n_mels), jnp.float32
+        hears_more = window_seconds < teacher.context_seconds or config.data.augments_audio
+        if runs_teacher and not cached.teacher_states and hears_more:
+            arrays["teacher_log_mel"] = (rows, teacher.n_frames, teacher.n_mels), jnp.float32
+    if cached.teacher_states:
+        arrays["teacher_states"] = (rows, tokens, teacher.n_state), jnp.float32
     sharding = batch_sharding(mesh)
     return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

@@ -79,8 +79,11 @@ def make_sums(config: AskdConfig) -> Callable[..., Sums]:
     """Builds `Task.sums`: runs the models that a phase needs on a batch, and sums the objective.
 
     The batch holds
-        log_mel (B, L, M) float32, or encoder_states (B, S, D) if the encoder is shared;
-        teacher_states (B, T, D) if the teacher's decoder was run before;
+        log_mel (B, L, M) float32, what the student hears, or encoder_states (B, S, D) if its
+            encoder was run before;
+        teacher_states (B, T, D) if the teacher was run before, or
+        teacher_log_mel (B, L', M) float32 if the teacher hears another window than the student, or
+            without the student's SpecAugment;
         input_ids (B, T), labels (B, T) int32; label_mask (B, T) float32, 1 for target tokens.
     """
     dims, options = config.student_dims, config.student_options
@@ -103,11 +106,13 @@ def make_sums(config: AskdConfig) -> Callable[..., Sums]:
             return whole_student(params, frozen_params, teacher_params, config.shares_encoder)
 
         def student_encode(student: Params, key: jax.Array | None = None) -> jax.Array:
-            return whisper.encode(student, dims, batch["log_mel"][:, : dims.n_frames], options, key)
+            return whisper.encode(student, dims, batch["log_mel"], options, key)
 
         student = whole(params)
-        if config.shares_encoder:
-            encoder_states = _teacher_encode(config, teacher_params, batch)
+        if "encoder_states" in batch:
+            encoder_states = batch["encoder_states"]
+        elif config.shares_encoder:
+            encoder_states = _teacher_encode(config, teacher_params, batch["log_mel"])
         else:
             encoder_states = student_encode(student, encoder_key if trains_encoder else None)
         states = whisper.decode(student, dims, input_ids, encoder_states, options, decoder_key)
@@ -133,22 +138,19 @@ def make_sums(config: AskdConfig) -> Callable[..., Sums]:
     return sums
 
 
-def _teacher_encode(config: AskdConfig, teacher_params: Params, batch: Batch) -> jax.Array:
-    """The teacher's encoder states, from the batch if they are cached."""
-    if "encoder_states" in batch:
-        return batch["encoder_states"]
-    log_mel, options = batch["log_mel"], config.teacher_options
-    return whisper.encode(teacher_params, config.teacher_dims, log_mel, options)
+def _teacher_encode(config: AskdConfig, teacher_params: Params, log_mel: jax.Array) -> jax.Array:
+    return whisper.encode(teacher_params, config.teacher_dims, log_mel, config.teacher_options)
 
 
 def _teacher_factors(
     config: AskdConfig, teacher_params: Params, batch: Batch, encoder_states: jax.Array
 ) -> LogitFactors:
-    """What the teacher's logits are made of; `encoder_states` are its own if they are shared."""
+    """What the teacher's logits are made of; `encoder_states` are the student's."""
     states = batch.get("teacher_states")
     if states is None:
-        if not config.shares_encoder:
-            encoder_states = _teacher_encode(config, teacher_params, batch)
+        if not config.shares_encoder or "teacher_log_mel" in batch:
+            log_mel = batch.get("teacher_log_mel", batch.get("log_mel"))
+            encoder_states = _teacher_encode(config, teacher_params, log_mel)
         states = whisper.decode(
             teacher_params,
             config.teacher_dims,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.batching import layouts_in_order
 from fastwhisper_jax.data.corpus import Corpus
@@ -23,6 +24,7 @@ from fastwhisper_jax.distillation.sums import (
     make_sums,
     whole_student,
 )
+from fastwhisper_jax.distillation.teacher_cache import cached_parts
 from fastwhisper_jax.models.whisper.sharding_rules import RULES
 from fastwhisper_jax.training.input import device_batches
 from fastwhisper_jax.training.metrics import DispatchedMetrics
@@ -76,6 +78,9 @@ def make_task(
         own_params, frozen=config.student.frozen, shares_encoder=shares_encoder
     )
     askd = askd_config(config, models, mesh)
+    runs_teacher = schedule.teacher_end > 0
+    is_read = cached_parts(config, models, runs_teacher).teacher_states
+    teacher_seconds = models.teacher_dims.context_seconds if runs_teacher and not is_read else None
     augments = functools.partial(
         make_featurise, models.teacher_dims.n_mels, config.data, config.training.seed
     )
@@ -89,7 +94,7 @@ def make_task(
         phase_at=schedule.phase,
         metrics=askd_metrics,
         collate=_no_data,
-        featurise=augments(augments=True),
+        featurise=augments(augments=True, teacher_seconds=teacher_seconds),
         score=lambda state, teacher_params: {},
         self_teacher=SelfTeacher(
             begin_step=schedule.self_begin,
@@ -108,7 +113,10 @@ def make_task(
         collate=_make_collate(data.eval, data.load_eval_inputs, data.end_of_text),
         featurise=augments(augments=False),
     )
-    return task._replace(score=_make_score(config, askd, evaluation, data.eval, mesh, score_params))
+    windows = models.student.windows
+    return task._replace(
+        score=_make_score(config, askd, evaluation, data.eval, windows, mesh, score_params)
+    )
 
 
 def _no_data(*_: Any) -> Any:
@@ -126,13 +134,14 @@ def _make_score(
     askd: AskdConfig,
     evaluation: Task,
     corpus: Corpus,
+    windows: Windows,
     mesh: Mesh,
     score_params: ScoreParams | None,
 ) -> Callable[[TrainState, Params], dict[str, float]]:
     """Builds the evaluation of a state: loss a token on the eval set, and error rates."""
     eval_step = jax.jit(make_eval_step(askd))
     layouts = layouts_in_order(
-        corpus.sizes, config.training.eval_batch_size, config.data.target_buckets
+        corpus.sizes, config.training.eval_batch_size, config.data.target_buckets, windows
     )
 
     def score(state: TrainState, teacher_params: Params) -> dict[str, float]:

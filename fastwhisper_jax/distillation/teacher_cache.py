@@ -1,29 +1,36 @@
 """What frozen models compute of each utterance, kept on disk: computed once.
 
-One folder holds two kinds of arrays. Encoder states are (S, D) float16: files are keyed by a hash
-of their audio, folders by a hash of weights and feature settings. Teacher states, the output of the
-teacher's decoder, are (P + N, D) float32: their keys add the tokens and the decoder's weights. So
-runs share exactly what they may share. A run reads the arrays from its first epoch on, so that a
-resumed run sees the same rounded values.
+One folder holds two kinds of arrays. Encoder states, of a frozen encoder in one window, are (S, D)
+float16: files are keyed by a hash of their audio and window, folders by a hash of weights, feature
+settings, dtype, platform and precision. Teacher states, the output of the teacher's decoder, are
+(P + N, D) float32: their keys add the tokens and the decoder's weights. So runs share exactly what
+they may share. A run reads the arrays from its first epoch on, so that a resumed run sees the same
+rounded values.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from fastwhisper_jax.audio.files import AudioSource, audio_sha256
-from fastwhisper_jax.data.batching import layouts_in_order
+from fastwhisper_jax.audio.windows import Windows, window_positions
+from fastwhisper_jax.config import Config
+from fastwhisper_jax.data.batching import BatchLayout, layouts_in_order
 from fastwhisper_jax.data.corpus import Corpus
-from fastwhisper_jax.data.loader import HostBatch, Rows
+from fastwhisper_jax.data.loader import HostBatch, LoadInputs, Rows
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.distillation.array_store import ArrayStore, digest
 from fastwhisper_jax.distillation.collate import collate
+from fastwhisper_jax.distillation.pair import PairShapes
 from fastwhisper_jax.training.distributed import wait_for_all
 
-FORMAT = "1: log-mel after transformers' WhisperFeatureExtractor, float16"
+FORMAT = "2: log-mel after transformers' WhisperFeatureExtractor, float16, by window"
 
 UtteranceKey = tuple[AudioSource, float, float | None]
+# An utterance, and the window in seconds that it is heard in.
+Heard = tuple[Utterance, float]
 
 
 def key_of(utterance: Utterance) -> UtteranceKey:
@@ -37,32 +44,74 @@ def audio_names(utterances: Sequence[Utterance]) -> dict[UtteranceKey, str]:
     return {key_of(u): digest(contents[u.audio], u.offset, u.duration) for u in utterances}
 
 
+class CachedParts(NamedTuple):
+    """What a run reads from its cache.
+
+    Attributes:
+        encoder_states: those of the student's frozen encoder.
+        teacher_states: those of the teacher's decoder.
+    """
+
+    encoder_states: bool
+    teacher_states: bool
+
+
+def cached_parts(config: Config, models: PairShapes, runs_teacher: bool) -> CachedParts:
+    """What a run reads from its cache.
+
+    Timestamps change a row's tokens from epoch to epoch, so the teacher's decoder then runs at
+    every step. It needs audio, unless teacher and student hear the same window with one encoder.
+
+    Args:
+        config: the recipe.
+        models: sizes and windows of teacher and student.
+        runs_teacher: whether any update of the run learns from the teacher.
+    """
+    if config.data.cache is None:
+        return CachedParts(encoder_states=False, teacher_states=False)
+    teacher_states = runs_teacher and not config.data.timestamp_probability
+    steps_hear_audio = runs_teacher and not teacher_states and not hears_alike(models)
+    is_fixed = "encoder" in config.student.frozen and not config.data.augments_audio
+    return CachedParts(is_fixed and not steps_hear_audio, teacher_states)
+
+
+def hears_alike(models: PairShapes) -> bool:
+    """Whether one run of one encoder serves teacher and student in every batch."""
+    windows = models.student.windows.seconds
+    return models.student.shares_encoder and windows == (models.teacher_dims.context_seconds,)
+
+
 @dataclasses.dataclass(frozen=True)
 class EncoderCache:
-    """Encoder states of utterances.
+    """Encoder states of utterances, for each window that they are heard in.
 
     Attributes:
         store: the folder of this encoder.
-        names: the file name of each utterance's array.
-        shape: (S, D).
+        names: the key of each utterance's audio.
+        width: D of the encoder.
     """
 
     store: ArrayStore
     names: dict[UtteranceKey, str]
-    shape: tuple[int, int]
+    width: int
 
-    def load_inputs(self, rows: Rows, target_length: int) -> HostBatch:
+    def name(self, utterance: Utterance, window_seconds: float) -> str:
+        """The file name of an utterance's array in a window."""
+        return digest(self.names[key_of(utterance)], window_positions(window_seconds))
+
+    def load_inputs(self, rows: Rows, layout: BatchLayout) -> HostBatch:
         """Reads {"encoder_states": (b, S, D) float16}; a row without an utterance is zero."""
-        states = np.zeros((len(rows), *self.shape), np.float16)
+        window = layout.window_seconds
+        states = np.zeros((len(rows), window_positions(window), self.width), np.float16)
         for index, row in enumerate(rows):
             for utterance in row:
-                states[index] = self.store.read(self.names[key_of(utterance)])
+                states[index] = self.store.read(self.name(utterance, window))
         return {"encoder_states": states}
 
     def fill(
         self,
-        utterances: Sequence[Utterance],
-        encode: Callable[[Rows], np.ndarray],
+        heard: Sequence[Heard],
+        encode: Callable[[Rows, float], np.ndarray],
         batch_size: int,
         advance: Callable[[int], object],
         local_rows: Sequence[int] | None = None,
@@ -70,58 +119,62 @@ class EncoderCache:
         """Computes the states of utterances and writes them.
 
         Args:
-            utterances: the missing ones, the same on every process.
-            encode: maps this process's rows (one utterance or none each) to (b, S, D) on the host.
-                Every process calls it equally often.
+            heard: the missing ones, the same on every process.
+            encode: maps this process's rows (one utterance or none each) and a window in seconds
+                to (b, S, D) on the host. Every process calls it equally often.
             batch_size: rows of a batch over all processes.
             advance: called with how many utterances were done.
             local_rows: which rows of a batch this process computes; None for all.
         """
         local_rows = range(batch_size) if local_rows is None else local_rows
-        for start in range(0, len(utterances), batch_size):
-            chunk = utterances[start : start + batch_size]
-            mine = [chunk[row] for row in local_rows if row < len(chunk)]
-            rows = [[utterance] for utterance in mine] + [[]] * (len(local_rows) - len(mine))
-            for utterance, states in zip(mine, encode(rows), strict=False):
-                self.store.write(self.names[key_of(utterance)], states.astype(np.float16))
-            advance(len(chunk))
+        for window in sorted({window for _, window in heard}):
+            utterances = [utterance for utterance, own in heard if own == window]
+            for start in range(0, len(utterances), batch_size):
+                chunk = utterances[start : start + batch_size]
+                mine = [chunk[row] for row in local_rows if row < len(chunk)]
+                rows = [[utterance] for utterance in mine] + [[]] * (len(local_rows) - len(mine))
+                for utterance, states in zip(mine, encode(rows, window), strict=False):
+                    self.store.write(self.name(utterance, window), states.astype(np.float16))
+                advance(len(chunk))
         wait_for_all("encoder cache")
 
-    def missing(self, utterances: Sequence[Utterance]) -> list[Utterance]:
-        """The utterances whose states must be computed; equal audio is listed once."""
-        once = {self.names[key_of(utterance)]: utterance for utterance in utterances}
+    def missing(self, heard: Iterable[Heard]) -> list[Heard]:
+        """Those whose states must be computed; equal audio in one window is listed once."""
+        once = {self.name(*pair): pair for pair in heard}
         absent = self.store.absent(list(once))
-        return [u for u, is_absent in zip(once.values(), absent, strict=True) if is_absent]
+        return [pair for pair, is_absent in zip(once.values(), absent, strict=True) if is_absent]
 
 
 @dataclasses.dataclass(frozen=True)
 class TeacherCache:
-    """Teacher states for the labels of a corpus, read together with the encoder states.
+    """Teacher states for the labels of a corpus, read together with the student's inputs.
 
     Attributes:
-        encoder: the cache of encoder states.
+        student_inputs: reads what the student's encoder is given, or its cached states.
         store: the folder of this teacher.
         names: the file name of each utterance's array.
         width: D of the teacher.
     """
 
-    encoder: EncoderCache
+    student_inputs: LoadInputs
     store: ArrayStore
     names: dict[Utterance, str]
     width: int
 
-    def load_inputs(self, rows: Rows, target_length: int) -> HostBatch:
+    def load_inputs(self, rows: Rows, layout: BatchLayout) -> HostBatch:
         """Adds "teacher_states" (b, T, D) float32, zero after each row's tokens."""
-        states = np.zeros((len(rows), target_length, self.width), np.float32)
+        states = np.zeros((len(rows), layout.target_length, self.width), np.float32)
         for index, row in enumerate(rows):
             for utterance in row:
                 known = self.store.read(self.names[utterance])
                 states[index, : len(known)] = known
-        return self.encoder.load_inputs(rows, target_length) | {"teacher_states": states}
+        return {**self.student_inputs(rows, layout), "teacher_states": states}
 
     def fill(
         self,
         corpus: Corpus,
+        load_inputs: LoadInputs,
+        window_seconds: float,
         decode: Callable[[HostBatch], np.ndarray],
         batch_size: int,
         buckets: Sequence[int],
@@ -133,6 +186,8 @@ class TeacherCache:
 
         Args:
             corpus: the labels that the teacher's decoder is given.
+            load_inputs: reads what `decode` is given beside the tokens.
+            window_seconds: the teacher's window.
             decode: maps this process's share of a batch to states (b, T, D) on the host.
             batch_size: rows of a batch over all processes.
             buckets: target lengths T.
@@ -143,15 +198,12 @@ class TeacherCache:
         local_rows = range(batch_size) if local_rows is None else local_rows
         names = [self.names[utterance] for utterance in corpus.utterances]
         absent = self.store.absent(names)
-        for layout in layouts_in_order(corpus.sizes, batch_size, buckets):
+        windows = Windows((window_seconds,))
+        for layout in layouts_in_order(corpus.sizes, batch_size, buckets, windows):
             indices = [row[0] for row in layout.rows if row]
             if any(absent[index] for index in indices):
                 batch = collate(
-                    layout,
-                    corpus,
-                    self.encoder.load_inputs,
-                    end_of_text=end_of_text,
-                    local_rows=local_rows,
+                    layout, corpus, load_inputs, end_of_text=end_of_text, local_rows=local_rows
                 )
                 for row, states in zip(local_rows, decode(batch), strict=True):
                     for index in (i for i in layout.rows[row] if absent[i]):

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fastwhisper_jax.audio.log_mel import log_mel_spectrogram
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.data.batching import BatchLayout, layouts_in_order
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import LoadInputs, read_batches
@@ -27,15 +28,17 @@ from fastwhisper_jax.training.sharding import put_batch
 def evaluation_batches(
     corpus: Corpus,
     load_inputs: LoadInputs,
+    windows: Windows,
     mesh: Mesh,
     batch_size: int,
     threads: int = 2,
 ) -> Iterator[EvaluationBatch]:
-    """Yields batches of a corpus, in its order. The last batch is filled up with empty rows.
+    """Yields batches of a corpus, window by window; empty rows fill the last of each window.
 
     Args:
         corpus: utterances, with the prompt and text of each.
         load_inputs: reads the encoder's input, or its cached output.
+        windows: the model's windows; an utterance is heard in the shortest that holds it.
         mesh: the rows of a batch are divided over all its devices.
         batch_size: a multiple of the number of devices.
         threads: how many threads read audio in the background.
@@ -44,7 +47,7 @@ def evaluation_batches(
     import grain  # noqa: F401
 
     longest = max(size.prompt_tokens + size.label_tokens for size in corpus.sizes)
-    layouts = layouts_in_order(corpus.sizes, batch_size, [longest])
+    layouts = layouts_in_order(corpus.sizes, batch_size, [longest], windows)
     assemble = functools.partial(_assemble, corpus, load_inputs, mesh)
     return read_batches(layouts, assemble, threads=threads)
 
@@ -55,7 +58,7 @@ def _assemble(
     indices = [row[0] for row in layout.rows if row]
     own_rows = [layout.rows[row] for row in local_rows(mesh, len(layout.rows))]
     utterances = [[corpus.utterances[i] for i in row] for row in own_rows]
-    inputs = load_inputs(utterances, layout.target_length)
+    inputs = load_inputs(utterances, layout)
     inputs = {name: x for name, x in inputs.items() if name in ("audio", "encoder_states")}
     first = corpus.tokens[indices[0]].prompt
     prompts = [corpus.tokens[row[0]].prompt if row else first for row in own_rows]
@@ -99,7 +102,7 @@ def make_transcribe(
         if "encoder_states" in inputs:
             return inputs["encoder_states"]
         log_mel = log_mel_spectrogram(inputs["audio"], dims.n_mels)
-        return whisper.encode(params, dims, log_mel[:, : dims.n_frames], options)
+        return whisper.encode(params, dims, log_mel, options)
 
     @jax.jit
     def transcribe(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fastwhisper_jax.audio.windows import Windows, check_windows
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
@@ -24,6 +25,8 @@ SIZES = (
     ("n_text_mlp", "decoder_ffn_dim"),
     ("n_state", "d_model"),
 )
+# The key of config.json that names a student's windows. Other programs ignore it.
+WINDOWS = "fastwhisper_windows"
 # Our forward pass assumes these values. They are also the defaults of transformers.
 _ASSUMED = (
     ("activation_function", "gelu"),
@@ -102,6 +105,33 @@ def read_model_config(folder: Path) -> tuple[HFConfig, ModelDimensions]:
     if faults:
         raise InputError(f"{path} cannot be used: {'; '.join(faults)}")
     return config, ModelDimensions(**sizes)
+
+
+def read_windows(folder: Path, config: HFConfig, dims: ModelDimensions) -> Windows:
+    """Returns the lengths of audio that a model hears: all 30 s, unless config.json names others.
+
+    Args:
+        folder: the folder of the model, for errors.
+        config: its config.json.
+        dims: its sizes.
+
+    Raises:
+        InputError: the windows that config.json names are not possible.
+    """
+    named = config.get(WINDOWS)
+    if named is None:
+        return Windows((dims.context_seconds,))
+    lengths = named.get("seconds") if isinstance(named, dict) else None
+    margin = named.get("margin_seconds", 0.0) if isinstance(named, dict) else None
+    where = f"{folder / 'config.json'}: {WINDOWS}.seconds"
+    if not isinstance(lengths, list) or not all(map(_is_length, [*lengths, margin])):
+        raise InputError(f"{where}={lengths!r} and its margin must be numbers; export it again")
+    check_windows(lengths, dims.context_seconds, where, "the encoder's")
+    return Windows(tuple(map(float, lengths)), float(margin))
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) in (int, float) and value >= 0
 
 
 def read_generation_config(folder: Path, config: HFConfig, dims: ModelDimensions) -> HFConfig:

@@ -104,7 +104,7 @@ def export_student(
     heads, heads_note = student_alignment_heads(base_generation, facts.decoder_layers, dims)
     card = model_card(target.name, facts, dims, base_dims, dtype, heads_note)
     json_files = {
-        "config.json": student_config(base_config, dims, dtype),
+        "config.json": student_config(base_config, dims, facts.windows, dtype),
         "generation_config.json": student_generation_config(
             base_generation, heads, facts.trained_with_timestamps
         ),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import safetensors
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export import hf_configs
 from fastwhisper_jax.export.hf_configs import HFConfig
@@ -35,6 +36,7 @@ class LoadedModel:
         params: nested dict of NumPy float32 arrays; layers are stacked on the first axis.
         config: content of config.json.
         generation_config: content of generation_config.json (suppressed tokens, alignment heads).
+        windows: the lengths of audio that it hears: those that an export of ours names, else one.
         folder: the folder.
     """
 
@@ -42,6 +44,7 @@ class LoadedModel:
     params: hf_names.Params
     config: HFConfig
     generation_config: HFConfig
+    windows: Windows
     folder: Path
 
 
@@ -107,7 +110,8 @@ def load_model(folder: Path) -> LoadedModel:
     holders = {name: handle for handle in files.values() for name in handle.keys()}
     _check_tensors(folder, holders, dims)
     params = hf_names.params_from_tensors(lambda name: holders[name].get_tensor(name), dims)
-    return LoadedModel(dims, params, config, generation_config, folder)
+    windows = hf_configs.read_windows(folder, config, dims)
+    return LoadedModel(dims, params, config, generation_config, windows, folder)
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -5,6 +5,8 @@ import dataclasses
 from huggingface_hub import ModelCardData
 
 from fastwhisper_jax.audio.constants import FULL_CONTEXT_SECONDS
+from fastwhisper_jax.audio.windows import Windows, listed
+from fastwhisper_jax.export.hf_configs import WINDOWS
 from fastwhisper_jax.export.usage import usage_section
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.models.whisper.hf_names import parameter_count
@@ -57,6 +59,7 @@ class CardFacts:
             name of its folder (not the path, because the card is public). It is also the teacher,
             unless `other_teacher` is given.
         encoder_layers, decoder_layers: the base model's layers that the student kept.
+        windows: the lengths of audio that the student hears.
         languages: codes of the languages that the student was trained on ("en").
         license: licence of the base model's weights, as the hub spells it ("mit"); None if
             unknown. The student's weights are derived from them.
@@ -69,6 +72,7 @@ class CardFacts:
     base_model: str
     encoder_layers: tuple[int, ...]
     decoder_layers: tuple[int, ...]
+    windows: Windows
     languages: tuple[str, ...] = ()
     license: str | None = None
     training: str = ""
@@ -109,7 +113,7 @@ def model_card(
         facts.training,
         _license(facts),
         _results(facts, student, facts.other_teacher.dims if facts.other_teacher else base),
-        _context_warning(student),
+        _window_section(facts.windows),
         "" if facts.trained_with_timestamps else _NO_TIMESTAMPS,
         heads_note and f"## Word timestamps\n\n{heads_note[0].upper()}{heads_note[1:]}.",
         usage_section(name, student, facts.languages[0] if facts.languages else "en", dtype),
@@ -133,7 +137,7 @@ def _description(
             f" from `{other.name}` with fastwhisper_jax"
         )
     return (
-        f"A small Whisper {made}. It hears windows of {student.context_seconds:g} seconds. Its"
+        f"A small Whisper {made}. It hears windows of {listed(facts.windows.seconds)} seconds. Its"
         f" weights are {dtype}."
     )
 
@@ -192,11 +196,19 @@ def _percent(fraction: float | None) -> str:
     return "not measured" if fraction is None else f"{100 * fraction:.2f}"
 
 
-def _context_warning(student: ModelDimensions) -> str:
-    if student.context_seconds >= FULL_CONTEXT_SECONDS:
+def _window_section(windows: Windows) -> str:
+    if windows.seconds == (FULL_CONTEXT_SECONDS,):
         return ""
+    if windows.longest < FULL_CONTEXT_SECONDS:
+        return (
+            f"## Short windows\n\nThis model hears at most {windows.longest:g} seconds at a time,"
+            " not 30. transformers reads the length from `preprocessor_config.json`."
+            " faster-whisper and whisper.cpp need windows of 30 seconds and cannot run this model."
+        )
     return (
-        f"## Short context\n\nThis model hears {student.context_seconds:g} seconds at a time, not"
-        " 30. transformers reads the length from `preprocessor_config.json`. faster-whisper and"
-        " whisper.cpp need windows of 30 seconds and cannot run this model."
+        "## Short windows\n\nShort speech needs little work: fastwhisper_jax hears an utterance in"
+        f" the shortest of {listed(windows.seconds)} seconds that holds it with"
+        f" {windows.margin_seconds:g} s of silence. `{WINDOWS}` in `config.json` names them."
+        " transformers, FlaxWhisper and faster-whisper hear 30 seconds, as of every Whisper."
+        " whisper.cpp takes a shorter window with `-ac`, 50 for each second."
     )

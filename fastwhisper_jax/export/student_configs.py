@@ -3,9 +3,12 @@
 The base model is the model whose layers the student was initialised from, usually its teacher.
 """
 
+import dataclasses
+
 from fastwhisper_jax.audio.constants import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.export.hf_configs import SIZES, HFConfig
+from fastwhisper_jax.export.hf_configs import SIZES, WINDOWS, HFConfig
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.models.whisper.timestamp_labels import TRAINED_WITH_TIMESTAMPS
 
@@ -15,6 +18,7 @@ _BASE = "the model that this one was initialised from"
 # Keys that describe the base model's file, or name code that it would run.
 _NOT_INHERITED = frozenset(
     {
+        WINDOWS,
         "_name_or_path",
         "auto_map",
         "dtype",
@@ -25,12 +29,13 @@ _NOT_INHERITED = frozenset(
 )
 
 
-def student_config(base: HFConfig, dims: ModelDimensions, dtype: str) -> HFConfig:
-    """Makes config.json: the base model's, with the student's sizes and dtype.
+def student_config(base: HFConfig, dims: ModelDimensions, windows: Windows, dtype: str) -> HFConfig:
+    """Makes config.json: the base model's, with the student's sizes, windows and dtype.
 
     Args:
         base: the base model's config.json.
         dims: the student's sizes.
+        windows: the lengths of audio that the student hears.
         dtype: dtype of the student's weights. It is written as `torch_dtype`, which every
             transformers since 4.0 reads.
     """
@@ -41,6 +46,8 @@ def student_config(base: HFConfig, dims: ModelDimensions, dtype: str) -> HFConfi
     if "num_hidden_layers" in config:
         config["num_hidden_layers"] = dims.n_audio_layer
     config["torch_dtype"] = dtype
+    if windows != Windows((dims.context_seconds,)):
+        config[WINDOWS] = dataclasses.asdict(windows)
     return config
 
 
@@ -120,7 +127,7 @@ def student_preprocessor_config(base: HFConfig, dims: ModelDimensions) -> HFConf
     if dims.context_seconds % 1:
         raise InputError(
             f"a context of {dims.context_seconds} s cannot be written to preprocessor_config.json,"
-            " which holds whole seconds; train with student.context_seconds a whole number"
+            " which holds whole seconds; train with a longest window of whole seconds"
         )
     standard = {
         "feature_extractor_type": "WhisperFeatureExtractor",

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from fastwhisper_jax.audio.constants import FRAMES_PER_POSITION, FRAMES_PER_SECOND
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.models.whisper.forward import Params
@@ -49,40 +48,21 @@ def kept_layers(
 
 
 def student_dimensions(
-    teacher: ModelDimensions,
     origin: ModelDimensions,
     encoder_layers: tuple[int, ...],
     decoder_layers: tuple[int, ...],
-    context_seconds: float | None,
+    positions: int,
 ) -> ModelDimensions:
     """Returns the sizes of a student that keeps some layers of a model.
 
     Args:
-        teacher: the teacher, whose window is at least as long as the student's.
         origin: the model whose layers the student keeps, the teacher or another.
         encoder_layers, decoder_layers: the layers of `origin` that are kept.
-        context_seconds: the length of the student's window; None for the teacher's.
-
-    Raises:
-        InputError: the window is longer than the teacher's or the origin's, or is not a whole
-            number of seconds.
+        positions: S of the student's longest window.
     """
-    given, longest, owner = f"{context_seconds}", teacher.context_seconds, "the teacher's"
-    if context_seconds is None:
-        context_seconds = teacher.context_seconds
-        given = f"none (the teacher's {context_seconds:g})"
-    if origin.context_seconds < longest:
-        longest, owner = origin.context_seconds, "student.path's"
-    if context_seconds % 1 or not 0 < context_seconds <= longest:
-        # preprocessor_config.json stores the length of the window as an integer.
-        raise InputError(
-            f"student.context_seconds={given} must be whole seconds, at least 1 and at most "
-            f"{owner} {longest:g}"
-        )
-    positions = context_seconds * FRAMES_PER_SECOND / FRAMES_PER_POSITION
     return dataclasses.replace(
         origin,
-        n_audio_ctx=int(positions),
+        n_audio_ctx=positions,
         n_audio_layer=len(encoder_layers),
         n_text_layer=len(decoder_layers),
     )

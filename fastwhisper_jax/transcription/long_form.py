@@ -7,12 +7,14 @@ recordings. Each of these has a slot; when it is done, the next recording gets i
 
 import dataclasses
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from fastwhisper_jax.audio.constants import SECONDS_PER_FRAME
+from fastwhisper_jax.audio.windows import Windows, window_frames
 from fastwhisper_jax.decoding.fallback import (
     DecodedWindow,
     Thresholds,
@@ -35,7 +37,8 @@ class LongFormSettings:
         prompt_format: the tokens of prompts.
         thresholds: when a window is decoded again.
         slots: B, how many recordings are transcribed at a time.
-        window_frames: L, mel frames of a window.
+        windows: the model's windows. What is left of a recording goes to the shortest that holds
+            it.
         decode: text tokens to text.
         max_new_tokens: the most tokens a window.
         word_timestamps: whether words get their own times.
@@ -45,7 +48,7 @@ class LongFormSettings:
     prompt_format: PromptFormat
     thresholds: Thresholds
     slots: int
-    window_frames: int
+    windows: Windows
     decode: Decode
     max_new_tokens: int
     word_timestamps: bool = False
@@ -71,11 +74,12 @@ def transcribe_recordings(
     Source: openai/whisper `transcribe.py`.
     """
     slots: list[Slot | None] = [None] * settings.slots
+    longest = window_frames(settings.windows.longest)
     try:
         while True:
             for row in range(settings.slots):
                 while slots[row] is None and (opened := next(recordings, None)) is not None:
-                    slot = Slot(*opened, settings.prompt_format, settings.window_frames)
+                    slot = Slot(*opened, settings.prompt_format, longest)
                     if slot.is_done:  # the recording has no frames
                         slot.recording.close()
                         yield slot.index, slot.transcript()
@@ -96,9 +100,20 @@ def transcribe_recordings(
 
 
 def _decode_round(slots: list[Slot | None], model: WindowModel, settings: LongFormSettings) -> None:
-    """Decodes the next window of every slot."""
-    active = {row: slot for row, slot in enumerate(slots) if slot is not None}
-    windows = {row: slot.recording.window(slot.seek) for row, slot in active.items()}
+    """Decodes the next windows of the slots whose windows are of one length.
+
+    The length is the one that most slots need. The others wait for a round of theirs.
+    """
+    lengths = {
+        row: settings.windows.shortest_for(slot.frames * SECONDS_PER_FRAME)
+        for row, slot in enumerate(slots)
+        if slot is not None
+    }
+    counts = Counter(lengths.values())
+    length = max(counts, key=lambda seconds: (counts[seconds], seconds))
+    active = {row: slot for row, slot in enumerate(slots) if slot and lengths[row] == length}
+    frames = window_frames(length)
+    windows = {row: slot.recording.window(slot.seek)[:frames] for row, slot in active.items()}
     silence = np.zeros_like(next(iter(windows.values())))
     batch = np.stack([windows.get(row, silence) for row in range(len(slots))])
     encoder_states = model.encode(batch)
@@ -114,8 +129,8 @@ def _decode_round(slots: list[Slot | None], model: WindowModel, settings: LongFo
             times = _token_times(encoder_states, row, slot, decoded[row], model, settings)
         before = slot.seek
         slot.accept(decoded[row], settings.thresholds, settings.decode, times)
-        frames = min(slot.seek, slot.recording.frames) - before
-        settings.on_progress(frames * SECONDS_PER_FRAME)
+        moved = min(slot.seek, slot.recording.frames) - before
+        settings.on_progress(moved * SECONDS_PER_FRAME)
 
 
 def _decode_with_fallback(

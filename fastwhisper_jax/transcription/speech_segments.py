@@ -13,6 +13,7 @@ import numpy as np
 
 from fastwhisper_jax.audio.constants import SECONDS_PER_FRAME
 from fastwhisper_jax.audio.pauses import split_at_pauses
+from fastwhisper_jax.audio.windows import window_frames
 from fastwhisper_jax.transcription.long_form import LongFormSettings, transcribe_recordings
 from fastwhisper_jax.transcription.segments import Segment, Transcript
 from fastwhisper_jax.transcription.slot import Recording
@@ -98,15 +99,18 @@ def transcribe_speech_segments(
     open_recordings: dict[int, _OpenRecording] = {}
     numbers = itertools.count()
     languages = settings.prompt_format.languages
+    longest = window_frames(settings.windows.longest)
 
     def numbered_segments() -> Iterator[tuple[int, Recording, str | None]]:
         for index, recording, language in recordings:
-            spans = split_at_pauses(recording.loudness, settings.window_frames)
+            spans = split_at_pauses(recording.loudness, longest)
             spoken_seconds = sum(end - start for start, end in spans) * SECONDS_PER_FRAME
             settings.on_progress(recording.seconds - spoken_seconds)
             if spans and language is None and languages:
                 detected = model.detect_language(model.encode(recording.window(0)[None]))
                 language = tuple(languages)[int(detected[0])]
+            # Segments of one length share a window; they are put in order of time at the end.
+            spans.sort(key=lambda span: span[0] - span[1])
             # A silent recording gets one segment without frames, which is done when it is opened.
             spans = spans or [(0, 0)]
             is_translated = settings.prompt_format.is_translation

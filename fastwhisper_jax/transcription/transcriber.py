@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.decoding.fallback import Thresholds
 from fastwhisper_jax.decoding.prefill import WhisperModel
 from fastwhisper_jax.decoding.rules import decoding_rules
@@ -47,6 +48,7 @@ class Transcriber(NamedTuple):
 def make_transcriber(
     options: TranscriptionOptions,
     model: WhisperModel,
+    windows: Windows,
     generation_config: Mapping[str, Any],
     tokenizer: "WhisperTokenizer",
     name: str,
@@ -58,6 +60,7 @@ def make_transcriber(
     Args:
         options: what the user chose.
         model: the model, on one device, in the compute dtype.
+        windows: those of its windows that may be used.
         generation_config: of the model.
         tokenizer: of the model.
         name: the model's folder, for errors.
@@ -95,7 +98,7 @@ def make_transcriber(
         prompt_format=prompt_format,
         thresholds=Thresholds() if options.fallback else Thresholds(temperatures=(0.0,)),
         slots=min(options.batch_size, _most_slots(seconds, cuts_at_pauses)),
-        window_frames=dims.n_frames,
+        windows=windows,
         decode=lambda tokens: str(
             tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
         ),

@@ -47,8 +47,8 @@ def test_a_recipe_that_makes_no_config_is_refused(world, refused, content, named
         (["--training.steps", "many"], "--training.steps takes int or none, got 'many'"),
         (["--student.dropout", 1.5], "--student.dropout: StudentConfig: dropout=1.5 must lie in"),
         (["--data.train", "a", "b"], "--data.train is given twice; give all of its values at once"),
-        (["--data.time_masks=2", "--data.encoder_cache=c"], "cannot be used with concatenation or"),
-        (["--student.frozen=none", "--data.encoder_cache=c"], "needs the teacher's own encoder"),
+        (["--data.time_masks=2", "--data.cache=c"], "cannot be used with concatenation or"),
+        (["--student.frozen=none", "--data.cache=c"], "needs the teacher's own encoder"),
         (["--student.decoder_layers", 3], "but the teacher has 2 layers; choose 1 to 2"),
         (["--student.decoder_layers", 1, 0], "student.decoder_layers=(1, 0): layer indices must"),
         (["--student.context_seconds", 31], "at most the teacher's 30"),
@@ -121,5 +121,5 @@ def test_a_run_directory_that_cannot_be_made_is_refused(world, refused, below):
 
 def test_an_encoder_cache_that_cannot_be_made_is_refused(world, refused):
     file = world.path("notes")
-    overrides = ("--data.encoder_cache", file / "cache")
-    refused(world.train(*overrides), f"data.encoder_cache {file}/cache: {file} is a file; choose a")
+    overrides = ("--data.cache", file / "cache")
+    refused(world.train(*overrides), f"data.cache {file}/cache: {file} is a file; choose a")

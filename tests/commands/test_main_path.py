@@ -69,7 +69,7 @@ def train(fastwhisper, tiny_recipe, tiny_manifest, folder):
     """Trains in a folder of this name. All of these runs share an encoder cache."""
 
     def train(name, *more, evaluates=False):
-        options = ["--data.encoder_cache", folder / "cache", *more]
+        options = ["--data.cache", folder / "cache", *more]
         options += ["--data.eval", tiny_manifest] if evaluates else []
         return fastwhisper("train", tiny_recipe, "--run-dir", folder / name, *options)
 

@@ -156,7 +156,7 @@ def test_a_run_is_trained_resumed_plotted_and_exported_there(
     monkeypatch.setattr(export_run, "Checkpoints", LocalCheckpoints)
     run, out = "gs://bucket/run", tmp_path / "exported"
     command = ("train", tiny_recipe, "--run-dir", run, "--data.train", prepared)
-    command += ("--data.encoder_cache", "gs://bucket/cache", "--training.steps", 2)
+    command += ("--data.cache", "gs://bucket/cache", "--training.steps", 2)
     done = fastwhisper(*command)
     assert done.code == 0, done.err
     assert (

@@ -43,7 +43,7 @@ config = Config(
         train=({str(manifest)!r},),
         target_buckets=(16,),
         timestamp_probability=1.0,
-        encoder_cache={str(folder / "cache")!r},
+        cache={str(folder / "cache")!r},
     ),
     objective=ObjectiveConfig(teacher_weight=ScheduleConfig(init_value=0.0)),
     optimizer=OptimizerConfig(learning_rate=3e-2),

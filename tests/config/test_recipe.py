@@ -76,7 +76,7 @@ def test_fields_yields_every_field_once_with_its_value():
     same = {name for name, value in leaves.items() if defaults[name] == value}
     # SpecAugment excludes the cache. The schedules leave the others unused.
     assert same == {
-        "data.encoder_cache",
+        "data.cache",
         "objective.teacher_weight.init_value",
         "objective.teacher_weight.end_value",
         "objective.self_weight.init_value",

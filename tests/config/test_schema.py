@@ -49,7 +49,7 @@ BROKEN = [
     (DataConfig, {"time_mask_frames": -1}, "time_mask_frames=-1"),
     (DataConfig, {"freq_masks": -1}, "freq_masks=-1"),
     (DataConfig, {"freq_mask_bins": -1}, "freq_mask_bins=-1"),
-    (DataConfig, {"encoder_cache": "c", "time_masks": 1}, "encoder_cache='c' cannot be used"),
+    (DataConfig, {"encoder_cache": "c", "time_masks": 1}, "cache='c' cannot be used"),
     (DataConfig, {"encoder_cache": "c", "freq_masks": 1}, "set encoder_cache to none, or"),
     (DataConfig, {"encoder_cache": "c", "concatenate_probability": 0.5}, "SpecAugment"),
     (ObjectiveConfig, {"ce_weight": -0.1}, "ce_weight=-0.1"),

@@ -78,7 +78,7 @@ def test_of_a_folder_named_like_a_published_model_both_take_the_folder(
     both(Config(teacher=TeacherConfig(path="openai/whisper-base")))
 
 
-CACHED = DataConfig(encoder_cache="cache")
+CACHED = DataConfig(cache="cache")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_another_encoder_is_not_shared_and_a_cache_of_the_teachers_is_refused(ti
     teacher = dataclasses.replace(tiny_dims, n_audio_layer=6)
     student = StudentConfig(**changes)
     assert not student_spec(Config(student=student), teacher, teacher).shares_encoder
-    with pytest.raises(InputError, match="needs the teacher's own encoder.*encoder_cache=none"):
+    with pytest.raises(InputError, match="needs the teacher's own encoder.*cache=none"):
         student_spec(Config(student=student, data=CACHED), teacher, teacher)
 
 

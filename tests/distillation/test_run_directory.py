@@ -33,15 +33,15 @@ def test_paths_become_absolute_and_other_names_stay(config, tmp_path):
     assert found.student.path == "openai/whisper-tiny"
     train = (str(tmp_path / "train.jsonl"), "owner/dataset", "gs://bucket/speech")
     assert found.data.train == train and found.data.eval == ()
-    assert found.data.encoder_cache is None
+    assert found.data.cache is None
     assert resolved(found) == found
 
 
 def test_a_cache_that_is_yet_to_be_made_has_its_place(tiny_recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for given, kept in (("cache", str(tmp_path / "cache")), ("gs://b/c", "gs://b/c")):
-        config = override(load_recipe(tiny_recipe), ["--data.encoder_cache", given])
-        assert resolved(config).data.encoder_cache == kept
+        config = override(load_recipe(tiny_recipe), ["--data.cache", given])
+        assert resolved(config).data.cache == kept
 
 
 def test_the_same_command_goes_on_in_a_run_whose_config_was_relative(config, tmp_path):

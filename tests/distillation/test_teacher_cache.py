@@ -142,7 +142,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_a_root_that_cannot_be_written_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(InputError, match=r"data\.encoder_cache=.*/file' cannot be written"):
+    with pytest.raises(InputError, match=r"data\.cache=.*/file' cannot be written"):
         open_store(tmp_path / "file", "key")
 
 

@@ -60,7 +60,7 @@ def test_three_runs_differ_in_their_objective_only(taken):
     config = taken[f"{OUT}/runs/askd"]
     assert config.teacher.path == TEACHER
     assert (config.data.train, config.data.eval) == ((TRAIN,), (TEST,))
-    assert config.data.encoder_cache == f"{OUT}/encoder_cache"
+    assert config.data.cache == f"{OUT}/cache"
 
 
 def test_every_model_is_exported_before_it_is_scored_on_both_test_sets(commands):

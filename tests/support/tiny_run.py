@@ -108,7 +108,7 @@ def make_config(cache=None, objective=None, **training):
         data=DataConfig(
             train=("noise",),
             target_buckets=(LENGTH,),
-            encoder_cache=cache,
+            cache=cache,
             time_masks=int(cache is None),
             time_mask_frames=20,
         ),
@@ -131,7 +131,7 @@ def make_data(config, corpus, mesh, evaluates=False):
     """What the run reads, from its caches if the config has one."""
     load = functools.partial(audio_inputs, samples=TEACHER.n_samples)
     data = RunData(corpus, corpus if evaluates else None, load, load, END_OF_TEXT)
-    if config.data.encoder_cache is None:
+    if config.data.cache is None:
         return data
     teacher = teacher_model()
     placed = place_params(teacher.params, "float32", mesh)

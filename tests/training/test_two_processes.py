@@ -248,7 +248,7 @@ def test_an_encoder_cache_that_two_have_filled_is_whole(
     start, fastwhisper, tiny_recipe, tiny_manifest, folder
 ):
     """Another run computes nothing anew, and its losses are the same."""
-    cache = ("--data.encoder_cache", str(folder / "cache"), "--training.steps", "2")
+    cache = ("--data.cache", str(folder / "cache"), "--training.steps", "2")
     left = ended(start("cached", "none", *cache, recipe=tiny_recipe))
     assert [process.code for process in left] == [0, 0], left
     arrays = {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.npy")}

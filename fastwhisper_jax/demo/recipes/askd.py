@@ -23,7 +23,7 @@ from fastwhisper_jax.config import (
 config = Config(
     teacher=TeacherConfig(path="teacher"),
     student=StudentConfig(decoder_layers=1, frozen=("encoder",)),
-    data=DataConfig(target_buckets=(64,), encoder_cache="cache"),
+    data=DataConfig(target_buckets=(64,), cache="cache"),
     objective=ObjectiveConfig(
         teacher_weight=ScheduleConfig("cosine", init_value=1.0, end_value=0.0, steps=0.3),
         self_weight=ScheduleConfig("linear", end_value=0.3, begin=0.3, steps=0.5),

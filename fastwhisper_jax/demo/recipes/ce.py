@@ -21,7 +21,7 @@ from fastwhisper_jax.config import (
 config = Config(
     teacher=TeacherConfig(path="teacher"),
     student=StudentConfig(decoder_layers=1, frozen=("encoder",)),
-    data=DataConfig(target_buckets=(64,), encoder_cache="cache"),
+    data=DataConfig(target_buckets=(64,), cache="cache"),
     objective=ObjectiveConfig(
         teacher_weight=ScheduleConfig(init_value=0.0), ce_weight=1.0, chunk_tokens=4096
     ),

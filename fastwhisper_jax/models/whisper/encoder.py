@@ -78,7 +78,10 @@ class EncoderLayer(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """Maps a log-mel spectrogram (B, L, M) to audio features (B, S, D) with S = L / 2."""
+    """Maps a log-mel spectrogram (B, L, M) to audio features (B, S, D) with S = L / 2.
+
+    S may be less than the positions that the model has: the first S are used.
+    """
 
     dims: ModelDimensions
     options: ModelOptions
@@ -93,7 +96,10 @@ class AudioEncoder(nn.Module):
         positions = self.param(
             "positions", lambda _: jnp.asarray(sinusoids(dims.n_audio_ctx, dims.n_state))
         )
-        x = x + all_gather(positions.astype(x.dtype), options)[None]
+        if x.shape[1] > dims.n_audio_ctx:
+            raise ValueError(f"{x.shape[1]} encoder positions; the model has {dims.n_audio_ctx}")
+        positions = all_gather(positions.astype(x.dtype), options)[: x.shape[1]]
+        x = x + positions[None]
         layers = stack_of_layers(EncoderLayer, dims.n_audio_layer, options)
         sizes = dims.n_state, dims.n_audio_head, dims.n_audio_mlp
         x, _ = layers(*sizes, options, name="layers")(x)

@@ -45,7 +45,7 @@ def encode(
     Args:
         params: parameters; only `params["encoder"]` is read.
         dims: sizes of the model.
-        log_mel: (B, L, M) float32, a full window of L = 2 S frames.
+        log_mel: (B, L, M) float32, a window of L = 2 S frames, at most that of the model.
         options: how to compute.
         dropout_key: the key of residual dropout, for training; None for no dropout.
 
