@@ -101,7 +101,7 @@ def _encoder(
 ) -> _Encoder:
     options = model_options(mesh, dtype)
     platform = mesh.devices.flat[0].platform
-    precision = jax.config.jax_default_matmul_precision
+    precision = jax.config.values["jax_default_matmul_precision"]
     weights = params_digest(host_params["encoder"])
     key = digest(FORMAT, dims, options.dtype, platform, precision, weights)
     return _Encoder(params, dims, options, key)

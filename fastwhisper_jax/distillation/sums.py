@@ -149,7 +149,7 @@ def _teacher_factors(
     states = batch.get("teacher_states")
     if states is None:
         if not config.shares_encoder or "teacher_log_mel" in batch:
-            log_mel = batch.get("teacher_log_mel", batch.get("log_mel"))
+            log_mel = batch["teacher_log_mel" if "teacher_log_mel" in batch else "log_mel"]
             encoder_states = _teacher_encode(config, teacher_params, log_mel)
         states = whisper.decode(
             teacher_params,

@@ -121,8 +121,8 @@ def read_windows(folder: Path, config: HFConfig, dims: ModelDimensions) -> Windo
     named = config.get(WINDOWS)
     if named is None:
         return Windows((dims.context_seconds,))
-    lengths = named.get("seconds") if isinstance(named, dict) else None
-    margin = named.get("margin_seconds", 0.0) if isinstance(named, dict) else None
+    named = named if isinstance(named, dict) else {}
+    lengths, margin = named.get("seconds"), named.get("margin_seconds", 0.0)
     where = f"{folder / 'config.json'}: {WINDOWS}.seconds"
     if not isinstance(lengths, list) or not all(map(_is_length, [*lengths, margin])):
         raise InputError(f"{where}={lengths!r} and its margin must be numbers; export it again")
