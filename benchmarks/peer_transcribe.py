@@ -5,7 +5,8 @@
 IN.npz holds `language`, `task`, `max_new_tokens`, `beam`, `batch_size`, the number of
 `utterances`, and 16 kHz waveforms "0", "1", ... All runtimes decode without fallback to other
 temperatures, without timestamps and without the text of an earlier utterance. Printed is one JSON
-line: the texts in order, and the seconds that they took, without loading the model.
+line: the texts in order, the seconds that each took (its share of its batch) and those of all,
+without loading the model.
 
 MODEL is a folder in Hugging Face layout; for faster-whisper what ct2-transformers-converter made of
 it, for whisper.cpp the file that convert-h5-to-ggml.py made of it.
@@ -103,8 +104,12 @@ def faster_whisper(model, options, *, compute_type):
     return transcribe, 1
 
 
-def whisper_cpp(model, options):
-    """pywhispercpp, one utterance at a time, greedily. Its converter stores float16 matrices."""
+def whisper_cpp(model, options, *, is_short=False):
+    """pywhispercpp, one utterance at a time, greedily. Its converter stores float16 matrices.
+
+    If `is_short`, an utterance is encoded in as many positions as it and a second of silence need
+    (`-ac` of whisper.cpp's own program), else in 30 s.
+    """
     from pywhispercpp.model import Model
 
     whisper = Model(
@@ -123,7 +128,14 @@ def whisper_cpp(model, options):
         print_timestamps=False,
         max_tokens=options["max_new_tokens"],
     )
-    return lambda rows: ["".join(segment.text for segment in whisper.transcribe(rows[0]))], 1
+
+    def transcribe(rows):
+        seconds = len(rows[0]) / SAMPLE_RATE_HZ
+        positions = min(1500, round(50 * (seconds + 1.0))) if is_short else 0
+        segments = whisper.transcribe(rows[0], audio_ctx=positions)
+        return ["".join(segment.text for segment in segments)]
+
+    return transcribe, 1
 
 
 RUNTIMES = {
@@ -132,16 +144,26 @@ RUNTIMES = {
     "faster_whisper_float32": functools.partial(faster_whisper, compute_type="float32"),
     "faster_whisper_int8": functools.partial(faster_whisper, compute_type="int8"),
     "whisper_cpp": whisper_cpp,
+    "whisper_cpp_short": functools.partial(whisper_cpp, is_short=True),
 }
+
+
+def read_inputs(path):
+    """The waveforms of IN.npz, and its settings by name."""
+    inputs = np.load(path)
+    settings = {name: inputs[name].item() for name in inputs if not name.isdigit()}
+    return [inputs[str(index)] for index in range(settings["utterances"])], settings
+
 
 if __name__ == "__main__":
     runtime, folder, inputs_path = sys.argv[1:]
-    inputs = np.load(inputs_path)
-    settings = {name: inputs[name].item() for name in inputs if not name.isdigit()}
-    audio = [inputs[str(index)] for index in range(settings["utterances"])]
+    audio, settings = read_inputs(inputs_path)
     transcribe, several = RUNTIMES[runtime](folder, settings)
-    began = time.perf_counter()
-    texts = []
+    transcribe(audio[:several])  # the first call makes what later calls use
+    texts, each = [], []
     for start in range(0, len(audio), several):
-        texts += transcribe(audio[start : start + several])
-    print(json.dumps({"texts": texts, "seconds": [time.perf_counter() - began]}))
+        began = time.perf_counter()
+        found = transcribe(audio[start : start + several])
+        each += [(time.perf_counter() - began) / len(found)] * len(found)
+        texts += found
+    print(json.dumps({"texts": texts, "each": each, "seconds": [sum(each)]}))

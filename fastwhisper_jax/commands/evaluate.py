@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastwhisper_jax.arguments import EvaluateArguments
 from fastwhisper_jax.data.loader import audio_inputs
+from fastwhisper_jax.decoding.prefill import decoding_params
 from fastwhisper_jax.decoding.rules import decoding_rules
 from fastwhisper_jax.distillation.corpus import read_corpus
 from fastwhisper_jax.distillation.model_options import model_options
@@ -37,7 +38,8 @@ def run(given: EvaluateArguments) -> Report:
     start = time.perf_counter()
     model = load_model(resolve_model(given.model))
     tokenizer = load_tokenizer(model.folder)
-    params = place_params(model.params, given.dtype, mesh)
+    options = model_options(mesh, given.dtype)
+    params = decoding_params(place_params(model.params, given.dtype, mesh), model.dims, options)
     load_seconds = time.perf_counter() - start
     windows = model.windows
     if given.window is not None:
@@ -55,7 +57,6 @@ def run(given: EvaluateArguments) -> Report:
     # steps share a batch, and so do those of one window.
     order = sorted(range(len(corpus.sizes)), key=lambda i: -corpus.sizes[i].seconds)
     rules = decoding_rules(model.generation_config)
-    options = model_options(mesh, given.dtype)
     transcribe = make_transcribe(model.dims, options, rules, given.max_new_tokens, given.beam)
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:
         advance.write(corpus.summary)

@@ -13,7 +13,7 @@ from fastwhisper_jax.arguments import TranscribeArguments
 from fastwhisper_jax.audio.files import audio_seconds
 from fastwhisper_jax.audio.recordings import RecordingFeatures
 from fastwhisper_jax.audio.windows import window_frames
-from fastwhisper_jax.decoding.prefill import WhisperModel
+from fastwhisper_jax.decoding.prefill import WhisperModel, decoding_params
 from fastwhisper_jax.distillation.model_options import model_options
 from fastwhisper_jax.distillation.pair import place_params
 from fastwhisper_jax.errors import InputError, exit_of
@@ -57,12 +57,13 @@ def run(given: TranscribeArguments, log: Log) -> bool:
     windows = loaded.windows
     if given.window is not None:
         windows = windows.only(given.window, "--window")
-    params = place_params(loaded.params, given.dtype, mesh)
+    options = model_options(mesh, given.dtype)
+    params = decoding_params(place_params(loaded.params, given.dtype, mesh), loaded.dims, options)
     with progress(round(sum(seconds.values())), "transcribe", "s of audio") as advance:
         names = [field.name for field in dataclasses.fields(TranscriptionOptions)]
         transcriber = make_transcriber(
             TranscriptionOptions(**{name: getattr(given, name) for name in names}),
-            WhisperModel(params, loaded.dims, model_options(mesh, given.dtype)),
+            WhisperModel(params, loaded.dims, options),
             windows,
             loaded.generation_config,
             tokenizer,

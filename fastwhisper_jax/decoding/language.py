@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from fastwhisper_jax.decoding.prefill import WhisperModel
 from fastwhisper_jax.models import whisper
+from fastwhisper_jax.models.whisper import cached_decoder
 
 
 def detect_language(
@@ -29,6 +30,8 @@ def detect_language(
     Source: openai/whisper `decoding.py`, `detect_language`.
     """
     tokens = jnp.full((encoder_states.shape[0], 1), start_of_transcript, jnp.int32)
-    states = whisper.decode(model.params, model.dims, tokens, encoder_states, model.options)
-    logits = whisper.logits(model.params, states)[:, 0]
+    weights = cached_decoder.unstack_layers(model.params, model.dims, model.options)
+    cache = cached_decoder.start(weights, model.dims, encoder_states, model.options, 1)
+    states, _ = cached_decoder.extend(weights, model.dims, cache, tokens, model.options)
+    logits = whisper.logits({"decoder": weights}, states)[:, 0]
     return jnp.argmax(logits[:, jnp.asarray(language_tokens)], axis=1).astype(jnp.int32)

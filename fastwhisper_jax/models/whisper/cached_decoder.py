@@ -50,8 +50,10 @@ def unstack_layers(params: Params, dims: ModelDimensions, options: ModelOptions)
     """Returns the decoder's parameters in the compute dtype, `layers` as a tuple of one tree each.
 
     On a mesh every device holds all of them. Sharded weights would be gathered again for every
-    token of the loop.
+    token of the loop. A decoder that was unstacked before is returned as it is.
     """
+    if isinstance(params["decoder"]["layers"], tuple):
+        return dict(params["decoder"])
     decoder = jax.tree.map(
         lambda x: all_gather(x.astype(options.compute_dtype), options), dict(params["decoder"])
     )
