@@ -61,7 +61,8 @@ def with_caches(
     options = model_options(mesh, config.teacher.dtype)
     batch_size = config.training.eval_batch_size
     here = local_rows(mesh, batch_size)
-    utterances = [*data.train.utterances, *(data.eval.utterances if data.eval else ())]
+    corpora = (data.train, *data.eval.values())
+    utterances = [utterance for corpus in corpora for utterance in corpus.utterances]
     names = audio_names(utterances)
     encoder_key = digest(FORMAT, dims, options.dtype, params_digest(teacher.params["encoder"]))
     shape = (dims.n_audio_ctx, dims.n_state)
