@@ -76,9 +76,26 @@ class ExportArguments:
     _: KW_ONLY
     out: Annotated[Path, "DIR", "folder to write"]
     step: Annotated[int | None, "N", "checkpoint; default: the newest good one"] = None
+    best: Annotated[
+        bool,
+        None,
+        "the checkpoint that training.keep_best has kept, with the weights of that metric: of "
+        "ema/... the EMA's, else the student's",
+    ] = False
+    ema: Annotated[bool, None, "the EMA of the student, where the run's self teacher is one"] = (
+        False
+    )
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], None, "dtype of the weights"] = (
         "float32"
     )
+
+    def __post_init__(self) -> None:
+        for option, is_given in (("--step", self.step is not None), ("--ema", self.ema)):
+            if self.best and is_given:
+                raise InputError(
+                    f"--best chooses the checkpoint and its weights, and {option} is given too; "
+                    "give one of them"
+                )
 
 
 @dataclasses.dataclass(frozen=True)

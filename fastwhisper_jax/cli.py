@@ -132,9 +132,8 @@ def _evaluate(given: arguments.EvaluateArguments, _: Sequence[str]) -> int:
 def _export(given: arguments.ExportArguments, _: Sequence[str]) -> int:
     _quiet()
     from fastwhisper_jax.commands import export
-    from fastwhisper_jax.files import path_of
 
-    for line in export.run(path_of(given.run_dir), given.out, given.step, given.dtype):
+    for line in export.run(given):
         _log(line)
     return DONE
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from fastwhisper_jax.arguments import EvaluateArguments, TranscribeArguments
+from fastwhisper_jax.arguments import EvaluateArguments, ExportArguments, TranscribeArguments
 from fastwhisper_jax.commands import evaluate, export, plot, train, transcribe
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.config.recipe import load_recipe
@@ -142,7 +142,7 @@ def _run(out: Path, log: Log, budget: Budget) -> list[Result]:
         log, 5, "Export: both become Hugging Face weights, and the exported weights are scored."
     )
     for name, title in (("askd", "ASKD"), ("ce", "CE only")):
-        for line in export.run(out / "runs" / name, out / name, None):
+        for line in export.run(ExportArguments(str(out / "runs" / name), out=out / name)):
             log(line)
         results.append(_evaluate(title, out / name, out, log))
     _announce(log, 6, "The results:")

@@ -1,5 +1,6 @@
 """`fastwhisper plot`: draws losses, weights, learning rate and error rates of runs by step."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Each panel has a title, says whether its axis is logarithmic, and labels its metrics. The first
-# metric is drawn solid, the next ones dashed, dotted and dash-dotted.
+# metric is drawn solid, the next ones dashed, dotted and so on.
 PANELS: tuple[tuple[str, bool, Mapping[str, str]], ...] = (
     (
         "loss a token",
@@ -27,7 +28,7 @@ PANELS: tuple[tuple[str, bool, Mapping[str, str]], ...] = (
     ("learning rate", False, {"learning_rate": "learning rate"}),
     ("error rate on the eval set, %", False, {"eval_wer": "WER", "eval_cer": "CER"}),
 )
-LINE_STYLES = ("-", "--", ":", "-.")
+LINE_STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 4)))
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
 # A garbled transcript can be ten times as long as its reference. The axis leaves such values out.
 HIGHEST_PERCENT = 100.0
@@ -55,7 +56,8 @@ def run(run_dirs: Sequence[Path], out: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 7), layout="constrained")
-    for axis, (title, is_logarithmic, names) in zip(axes.flat, PANELS, strict=True):
+    for axis, (title, is_logarithmic, labels) in zip(axes.flat, PANELS, strict=True):
+        names = _of_all_sets(labels, runs)
         if not any(row.get(name) for rows in runs.values() for row in rows for name in names):
             axis.remove()  # no run has these metrics, such as error rates without evaluation
             continue
@@ -97,6 +99,22 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _of_all_sets(
+    labels: Mapping[str, str], runs: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, str]:
+    """The labels of the metrics that were logged, those of named eval sets and the EMA among them.
+
+    The label of "dev/eval_wer" is "WER dev" if that of "eval_wer" is "WER".
+    """
+    logged = dict.fromkeys(metric for rows in runs.values() for row in rows for metric in row)
+    return {
+        metric: f"{label} {metric.removesuffix(name)}".rstrip(" /")
+        for name, label in labels.items()
+        for metric in logged
+        if metric.split("/")[-1] == name
+    }
+
+
 def _draw(
     axis: "Axes",
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -107,7 +125,7 @@ def _draw(
     """Draws metrics of several runs, multiplied by a scale, into one panel."""
     shown: set[str] = set()
     for index, rows in enumerate(runs.values()):
-        for name, style in zip(names, LINE_STYLES, strict=False):
+        for name, style in zip(names, itertools.cycle(LINE_STYLES)):
             points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
             # A logarithmic axis cannot show 0. The KL term of the self teacher starts at 0.
             if is_logarithmic:
@@ -125,7 +143,7 @@ def _draw(
                 linewidth=1.2,
             )
             shown.add(name)
-    for (name, label), style in zip(names.items(), LINE_STYLES, strict=False):
+    for (name, label), style in zip(names.items(), itertools.cycle(LINE_STYLES)):
         if name in shown and len(names) > 1:
             axis.plot([], [], style, color="0.3", label=label)
     if axis.get_legend_handles_labels()[0]:

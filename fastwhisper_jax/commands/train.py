@@ -27,7 +27,8 @@ def run(config: Config, run_dir: Path, log: Log) -> None:
     if jax.process_index() != 0:
         log = _log_nothing
     loop.train(prepare_run(resolved(config), run_dir, log), run_dir)
-    log(f"done; export the student with: fastwhisper export {run_dir} --out DIR")
+    best = " --best" if config.training.keep_best is not None else ""
+    log(f"done; export the student with: fastwhisper export {run_dir}{best} --out DIR")
 
 
 def _log_nothing(line: str) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from fastwhisper_jax.config.checks import check_rules, check_types
+from fastwhisper_jax.config.eval_sets import eval_sets, fault_of_sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,6 +14,7 @@ class DataConfig:
     Attributes:
         train: manifests or Hugging Face datasets to train on.
         eval: manifests or Hugging Face datasets to evaluate on while training; may be empty.
+            "NAME=PATH" puts one into the eval set of that name, which is scored apart.
         language: language of utterances that name none. English-only models ignore it.
         task: "transcribe" or "translate".
         target_buckets: lengths T that label sequences, with their prompt, are padded to. Each
@@ -51,12 +53,19 @@ class DataConfig:
         """Whether SpecAugment masks what the student hears."""
         return self.time_masks > 0 or self.freq_masks > 0
 
+    @property
+    def eval_sets(self) -> dict[str, tuple[str, ...]]:
+        """The paths of each eval set by its name; "" is the set without a name."""
+        return eval_sets(self.eval)
+
     def __post_init__(self) -> None:
         check_types(self)
+        fault = fault_of_sources(self.eval)
         buckets = self.target_buckets
         check_rules(
             self,
             {
+                "eval": (not fault, fault),
                 "target_buckets": (
                     bool(buckets) and buckets[0] > 0 and list(buckets) == sorted(set(buckets)),
                     "must be ascending lengths above 0",

@@ -89,6 +89,11 @@ class TrainingConfig:
         keep_checkpoints: number of the newest checkpoints to keep.
         eval_batch_size: utterances that evaluation decodes together.
         max_new_tokens: the most tokens that evaluation generates for an utterance.
+        keep_best: an error or loss of an eval set, such as "eval_wer" or "NAME/eval_wer". The
+            checkpoint for which it is lowest is kept beside the newest ones.
+        evaluate_at_start: evaluate the student before its first update too.
+        evaluate_ema: evaluate the self teacher too, if it is an EMA. The names of its metrics begin
+            with "ema/".
     """
 
     global_batch_size: int = 8
@@ -102,6 +107,9 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     eval_batch_size: int = 8
     max_new_tokens: int = 224
+    keep_best: str | None = None
+    evaluate_at_start: bool = False
+    evaluate_ema: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)

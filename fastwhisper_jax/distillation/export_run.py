@@ -10,6 +10,14 @@ from huggingface_hub.repocard import metadata_load
 
 from fastwhisper_jax import files
 from fastwhisper_jax.config import Config, ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from fastwhisper_jax.config.eval_sets import EMA
+from fastwhisper_jax.distillation.chosen_weights import (
+    NEWEST,
+    Choice,
+    best_step,
+    trained_params,
+)
+from fastwhisper_jax.distillation.eval_metrics import named_metrics
 from fastwhisper_jax.distillation.pair import LoadedPair, load_pair, place_params
 from fastwhisper_jax.distillation.run_directory import check_writable, read_config
 from fastwhisper_jax.distillation.run_schedule import make_run_schedule
@@ -27,24 +35,25 @@ from fastwhisper_jax.training.state import TrainState, abstract_state
 
 
 def export_run(
-    run_dir: files.Path, target: Path, step: int | None, dtype: str = "float32"
+    run_dir: files.Path, target: Path, choice: Choice = NEWEST, dtype: str = "float32"
 ) -> list[str]:
-    """Writes the student of a checkpoint.
+    """Writes the student of a checkpoint, or its EMA.
 
     Args:
         run_dir: the run's directory.
         target: folder to write.
-        step: which checkpoint; None for the newest good one.
+        choice: which checkpoint, and which of its weights.
         dtype: dtype of the weights: float32, bfloat16 or float16.
 
     Returns:
         Lines for the user: what was written, and what other programs cannot do with it.
 
     Raises:
-        InputError: no run, no checkpoint, the target cannot be written, or a parameter is too
-            large for the dtype.
+        InputError: no run, no such checkpoint or weights, the target cannot be written, or a
+            parameter is too large for the dtype.
     """
     config = read_config(run_dir)
+    choice, keep_best = choice.of_run(run_dir, config), config.training.keep_best
     check_writable("--out", files.path_of(target))
     if target.exists():
         check_target(target)  # it makes missing folders, so it is not called for a new target
@@ -59,7 +68,10 @@ def export_run(
         task = make_task(config, pair.shapes, schedule, mesh, load_student=dict)
         return abstract_state(task, schedule.optimizer, mesh)
 
-    with Checkpoints(run_dir / CHECKPOINTS) as checkpoints:
+    step, skipped = choice.step, tuple[str, ...]()
+    with Checkpoints(run_dir / CHECKPOINTS, keep_best=keep_best) as checkpoints:
+        if choice.best:
+            step, skipped = best_step(checkpoints, keep_best)
         restored = checkpoints.restore(abstract, step)
     if restored is None:
         raise InputError(
@@ -68,15 +80,26 @@ def export_run(
     state, student = restored.state, pair.student
     teacher_params = place_params(pair.teacher.params, "float32", mesh)
     params = whole_student(
-        state.params, state.frozen_params, teacher_params, student.shares_encoder
+        trained_params(run_dir, restored, choice.ema),
+        state.frozen_params,
+        teacher_params,
+        student.shares_encoder,
     )
-    facts = card_facts(run_dir, config, pair, restored)
+    facts = card_facts(run_dir, config, pair, restored, choice)
     notes = export_student(target, student.dims, jax.device_get(params), pair.origin, facts, dtype)
-    return [*restored.skipped, f"exported step {restored.step} of {run_dir} to {target}", *notes]
+    whose = "the EMA of " if choice.ema else ""
+    exported = f"exported {whose}step {restored.step} of {run_dir} to {target}"
+    if choice.best:
+        exported += f"; it has the lowest {keep_best}"
+    return [*skipped, *restored.skipped, exported, *notes]
 
 
 def card_facts(
-    run_dir: files.Path, config: Config, pair: LoadedPair, restored: Restored
+    run_dir: files.Path,
+    config: Config,
+    pair: LoadedPair,
+    restored: Restored,
+    choice: Choice = NEWEST,
 ) -> CardFacts:
     """Collects what the model card says of a run's student.
 
@@ -85,6 +108,7 @@ def card_facts(
         config: the run's config.
         pair: its teacher and student.
         restored: the checkpoint. Old checkpoints name no languages.
+        choice: how the checkpoint and its weights were chosen.
     """
     return CardFacts(
         base_model=_public_name(config.student.path or config.teacher.path),
@@ -93,8 +117,8 @@ def card_facts(
         windows=pair.student.windows,
         languages=tuple(restored.metadata.get("languages", ())),
         license=_license(pair.origin),
-        training=_training(config, restored.step),
-        scores=_scores(run_dir, config, restored.step),
+        training=_training(config, restored.step) + _chosen(config, choice),
+        scores=_scores(run_dir, config, restored.step, EMA if choice.ema else ""),
         trained_with_timestamps=config.data.timestamp_probability > 0,
         other_teacher=_other_teacher(config, pair),
     )
@@ -139,6 +163,20 @@ def _training(config: Config, step: int) -> str:
     )
 
 
+def _chosen(config: Config, choice: Choice) -> str:
+    """Says which weights of the run these are, where they are not simply its student's."""
+    text = ""
+    if choice.ema:
+        decay = config.objective.ema_decay
+        text += f" The weights are the student's exponential moving average (decay {decay})."
+    if choice.best:
+        text += (
+            f" Of the run's checkpoints, this one has the lowest {config.training.keep_best}. Its"
+            " figures on the data of that choice are optimistic."
+        )
+    return text
+
+
 def _curve(schedule: ScheduleConfig) -> str:
     kind, first = schedule.kind, schedule.init_value
     if kind == "constant":
@@ -148,13 +186,14 @@ def _curve(schedule: ScheduleConfig) -> str:
     return f"{kind} from {first} to {schedule.end_value}"
 
 
-def _scores(run_dir: files.Path, config: Config, step: int) -> tuple[CardScore, ...]:
-    """Returns the error rate that the run measured at this step, if it measured one."""
-    if not config.data.eval:
-        return ()
-    rows = [json.loads(line) for _, line in read_lines(run_dir)]
-    rates = [row["eval_wer"] for row in rows if row["step"] == step and "eval_wer" in row]
-    names = ", ".join(
-        Path(source).parent.name + "/" + Path(source).stem for source in config.data.eval
-    )
-    return tuple(CardScore(names, "the run's own", student_wer=rate) for rate in rates[-1:])
+def _scores(run_dir: files.Path, config: Config, step: int, whose: str) -> tuple[CardScore, ...]:
+    """The error rates that the run measured at this step, of the student ("") or of its EMA."""
+    rows = {number: json.loads(line) for number, line in read_lines(run_dir)}
+    row, scores = rows.get(step, {}), []
+    for name, paths in config.data.eval_sets.items():
+        (metric,) = named_metrics(whose, named_metrics(name, {"eval_wer": 0.0}))
+        if metric in row:
+            data = ", ".join(Path(path).parent.name + "/" + Path(path).stem for path in paths)
+            data = f"{name}: {data}" if name else data
+            scores.append(CardScore(data, "the run's own", student_wer=row[metric]))
+    return tuple(scores)

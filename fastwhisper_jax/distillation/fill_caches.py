@@ -76,7 +76,8 @@ def with_caches(
     """
     teacher, student = pair.teacher, pair.student
     parts = cached_parts(config, pair.shapes, runs_teacher)
-    utterances = [*data.train.utterances, *(data.eval.utterances if data.eval else ())]
+    corpora = (data.train, *data.eval.values())
+    utterances = [utterance for corpus in corpora for utterance in corpus.utterances]
     names = audio_names(utterances) if any(parts) else {}
     own = _encoder(teacher_params, teacher.dims, config.teacher.dtype, teacher.params, mesh)
     if parts.encoder_states:
@@ -113,8 +114,8 @@ def _heard(data: RunData, layouts: BatchLayouts, windows: Windows) -> Iterator[H
         for row in layout.rows:
             for index in row:
                 yield data.train.utterances[index], layout.window_seconds
-    if data.eval is not None:
-        for utterance, size in zip(data.eval.utterances, data.eval.sizes, strict=True):
+    for corpus in data.eval.values():
+        for utterance, size in zip(corpus.utterances, corpus.sizes, strict=True):
             yield utterance, windows.shortest_for(size.seconds)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -20,6 +20,7 @@ from fastwhisper_jax.decoding.rules import decoding_rules
 from fastwhisper_jax.distillation.array_store import params_digest
 from fastwhisper_jax.distillation.collate import whisper_row_tokens
 from fastwhisper_jax.distillation.corpus import read_corpus
+from fastwhisper_jax.distillation.eval_metrics import check_evaluation
 from fastwhisper_jax.distillation.fill_caches import with_caches
 from fastwhisper_jax.distillation.model_options import check_tensor_axis
 from fastwhisper_jax.distillation.pair import LoadedPair, load_pair, place_params
@@ -66,7 +67,10 @@ def prepare_run(config: Config, run_dir: Path, log: Log) -> Run:
     check_tensor_axis(dims, config.data.target_buckets, mesh)
     tokenizer = load_tokenizer(pair.teacher.folder)
     train_corpus = _read(config, pair, tokenizer, config.data.train)
-    eval_corpus = _read(config, pair, tokenizer, config.data.eval) if config.data.eval else None
+    eval_corpora = {
+        name: _read(config, pair, tokenizer, sources)
+        for name, sources in config.data.eval_sets.items()
+    }
     windows = pair.student.windows
     if config.data.timestamp_probability:
         prompt = train_corpus.tokens[0].prompt
@@ -76,22 +80,23 @@ def prepare_run(config: Config, run_dir: Path, log: Log) -> Run:
     make = functools.partial(
         make_task, config, pair.shapes, schedule, mesh, lambda: load_pair(config).student_params
     )
+    check_evaluation(config, schedule)
     # Making the state's shapes checks schedules, frozen paths and shardings.
     abstract_state(make(), schedule.optimizer, mesh)
     parts = cached_parts(config, pair.shapes, schedule.teacher_end > 0)
-    for line in _summary(config, pair, train_corpus, eval_corpus, schedule, parts, mesh, run_dir):
+    for line in _summary(config, pair, train_corpus, eval_corpora, schedule, parts, mesh, run_dir):
         log(line)
 
     teacher_params = place_params(pair.teacher.params, config.teacher.dtype, mesh)
     rules = decoding_rules(pair.teacher.generation_config)
-    data = RunData(train_corpus, eval_corpus, audio_inputs, audio_inputs, rules.end_of_text)
+    data = RunData(train_corpus, eval_corpora, audio_inputs, audio_inputs, rules.end_of_text)
     if config.data.cache is not None:
         runs_teacher = schedule.teacher_end > 0
         data = with_caches(config, pair, teacher_params, data, layouts, mesh, runs_teacher)
     score_params = None
-    if eval_corpus is not None:
+    if eval_corpora:
         score_params = make_score_params(
-            config, pair.student, rules, eval_corpus, data.load_eval_inputs, tokenizer, mesh
+            config, pair.student, rules, eval_corpora, data.load_eval_inputs, tokenizer, mesh
         )
     _begin(config, run_dir, pair, data)
     return Run(
@@ -102,6 +107,7 @@ def prepare_run(config: Config, run_dir: Path, log: Log) -> Run:
         settings=config.training,
         metadata={
             "train_data": fingerprint(train_corpus),
+            "eval_data": {name: fingerprint(corpus) for name, corpus in eval_corpora.items()},
             "languages": languages(train_corpus),  # for the card of an export
         },
         mesh=mesh,
@@ -173,7 +179,7 @@ def _summary(
     config: Config,
     pair: LoadedPair,
     train_corpus: Corpus,
-    eval_corpus: Corpus | None,
+    eval_corpora: Mapping[str, Corpus],
     schedule: RunSchedule,
     parts: CachedParts,
     mesh: Mesh,
@@ -190,8 +196,8 @@ def _summary(
         f"{', '.join(config.student.frozen) or 'nothing'}",
         f"train on {train_corpus.summary}",
     ]
-    if eval_corpus is not None:
-        lines.append(f"evaluate on {eval_corpus.summary}")
+    for name, corpus in eval_corpora.items():
+        lines.append(f"evaluate on {name and f'{name}, '}{corpus.summary}")
     lines += _window_lines(config, student.windows, schedule)
     if config.data.cache is not None:
         kept = ["the teacher's decoder states"] * parts.teacher_states
@@ -224,7 +230,7 @@ def _list(layers: Sequence[int]) -> str:
 
 def _begin(config: Config, run_dir: Path, pair: LoadedPair, data: RunData) -> None:
     """Writes the config after all processes have read the same and found no fault in it."""
-    corpora = [fingerprint(corpus) for corpus in (data.train, data.eval) if corpus is not None]
+    corpora = [fingerprint(corpus) for corpus in (data.train, *data.eval.values())]
     check_agreement("recipe", sha256(to_json(config).encode()).hexdigest())
     if jax.process_count() > 1:  # hashing takes seconds
         models = {"teacher": pair.teacher.params}

@@ -5,6 +5,7 @@ import json
 import os
 
 from fastwhisper_jax.config import Config
+from fastwhisper_jax.config.eval_sets import join_source, split_source
 from fastwhisper_jax.config.recipe import fields, from_json, to_json
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.files import (
@@ -29,6 +30,9 @@ MAY_CHANGE = frozenset(
         "training.save_every",
         "training.keep_checkpoints",
         "training.eval_batch_size",
+        "training.keep_best",
+        "training.evaluate_at_start",
+        "training.evaluate_ema",
         "mesh.data",
         "mesh.fsdp",
         "mesh.tensor",
@@ -51,6 +55,10 @@ def resolved(config: Config) -> Config:
     def all_absolute(names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(absolute(name) or name for name in names)
 
+    def absolute_source(entry: str) -> str:
+        name, path = split_source(entry)
+        return join_source(name, absolute(path) or path)
+
     data, replace = config.data, dataclasses.replace
     cache = data.cache
     if cache is not None and not is_remote(cache):  # it need not exist yet
@@ -62,7 +70,7 @@ def resolved(config: Config) -> Config:
         data=replace(
             data,
             train=all_absolute(data.train),
-            eval=all_absolute(data.eval),
+            eval=tuple(map(absolute_source, data.eval)),
             cache=cache,
         ),
     )

@@ -1,5 +1,6 @@
-"""Error rates of a student while it trains: its parameters transcribe the eval set."""
+"""Error rates of a student while it trains: its parameters transcribe the eval sets."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from jax.sharding import Mesh
@@ -8,6 +9,7 @@ from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import LoadInputs
 from fastwhisper_jax.decoding.rules import DecodingRules
+from fastwhisper_jax.distillation.eval_metrics import named_metrics
 from fastwhisper_jax.distillation.model_options import model_options
 from fastwhisper_jax.distillation.pair import StudentSpec
 from fastwhisper_jax.distillation.task import ScoreParams
@@ -24,17 +26,16 @@ def make_score_params(
     config: Config,
     student: StudentSpec,
     rules: DecodingRules,
-    corpus: Corpus,
+    corpora: Mapping[str, Corpus],
     load_inputs: LoadInputs,
     tokenizer: Any,
     mesh: Mesh,
 ) -> ScoreParams:
-    """Builds (parameters of a student) -> its word and character error rate on the eval set."""
+    """Builds (parameters of a student) -> its word and character error rate on each eval set."""
     options = model_options(mesh, config.student.dtype)
     transcribe = make_transcribe(student.dims, options, rules, config.training.max_new_tokens)
-    normalizer = default_normalizer(corpus, config.data.task)
 
-    def score_params(params: dict[str, Any]) -> dict[str, float]:
+    def score_set(corpus: Corpus, params: dict[str, Any]) -> dict[str, float]:
         report, _ = evaluate(
             transcribe,
             params,
@@ -48,8 +49,12 @@ def make_score_params(
             ),
             detokenizer(tokenizer),
             rules.end_of_text,
-            normalizer,
+            default_normalizer(corpus, config.data.task),
         )
         return {"eval_wer": report.wer, "eval_cer": report.cer}
+
+    def score_params(params: dict[str, Any]) -> dict[str, float]:
+        rows = (named_metrics(name, score_set(corpus, params)) for name, corpus in corpora.items())
+        return {metric: rate for row in rows for metric, rate in row.items()}
 
     return score_params

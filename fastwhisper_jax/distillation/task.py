@@ -1,7 +1,8 @@
 """Whisper's ASKD as a `Task`: a recipe's models, data and schedules as training's functions."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,10 +10,12 @@ from jax.sharding import Mesh
 
 from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.config import Config
+from fastwhisper_jax.config.eval_sets import EMA
 from fastwhisper_jax.data.batching import layouts_in_order
 from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import LoadInputs
 from fastwhisper_jax.distillation.collate import collate
+from fastwhisper_jax.distillation.eval_metrics import named_metrics
 from fastwhisper_jax.distillation.featurise import make_featurise
 from fastwhisper_jax.distillation.pair import PairShapes, own_params
 from fastwhisper_jax.distillation.run_schedule import RunSchedule
@@ -31,7 +34,7 @@ from fastwhisper_jax.training.metrics import DispatchedMetrics
 from fastwhisper_jax.training.state import TrainState
 from fastwhisper_jax.training.task import Params, SelfTeacher, Task
 
-# Error rates of a student with these parameters, by the names that are logged.
+# Error rates of a student with these parameters on all eval sets, by the names that are logged.
 ScoreParams = Callable[[Params], dict[str, float]]
 
 
@@ -40,14 +43,14 @@ class RunData(NamedTuple):
 
     Attributes:
         train: the corpus to train on.
-        eval: the corpus to evaluate on, or None.
+        eval: the corpora to evaluate on, by the names of their sets; may be empty.
         load_inputs: makes the encoder's input for rows of `train`, or reads what is cached of it.
-        load_eval_inputs: the same for `eval`.
+        load_eval_inputs: the same for rows of `eval`.
         end_of_text: the token that ends and pads labels.
     """
 
     train: Corpus
-    eval: Corpus | None
+    eval: Mapping[str, Corpus]
     load_inputs: LoadInputs
     load_eval_inputs: LoadInputs
     end_of_text: int
@@ -107,15 +110,12 @@ def make_task(
     if data is None:
         return task
     task = task._replace(collate=_make_collate(data.train, data.load_inputs, data.end_of_text))
-    if data.eval is None:
+    if not data.eval:
         return task
-    evaluation = task._replace(
-        collate=_make_collate(data.eval, data.load_eval_inputs, data.end_of_text),
-        featurise=augments(augments=False),
-    )
+    evaluation = task._replace(featurise=augments(augments=False))
     windows = models.student.windows
     return task._replace(
-        score=_make_score(config, askd, evaluation, data.eval, windows, mesh, score_params)
+        score=_make_score(config, askd, evaluation, data, windows, mesh, score_params)
     )
 
 
@@ -133,31 +133,49 @@ def _make_score(
     config: Config,
     askd: AskdConfig,
     evaluation: Task,
-    corpus: Corpus,
+    data: RunData,
     windows: Windows,
     mesh: Mesh,
     score_params: ScoreParams | None,
 ) -> Callable[[TrainState, Params], dict[str, float]]:
-    """Builds the evaluation of a state: loss a token on the eval set, and error rates."""
+    """Builds the evaluation of a state: loss a token on each eval set, and error rates."""
     eval_step = jax.jit(make_eval_step(askd))
-    layouts = layouts_in_order(
-        corpus.sizes, config.training.eval_batch_size, config.data.target_buckets, windows
-    )
-
-    def score(state: TrainState, teacher_params: Params) -> dict[str, float]:
-        batches = device_batches(
-            layouts, evaluation.collate, evaluation.featurise, mesh, threads=config.data.threads
+    batch_size, buckets = config.training.eval_batch_size, config.data.target_buckets
+    sets = {
+        name: (
+            layouts_in_order(corpus.sizes, batch_size, buckets, windows),
+            _make_collate(corpus, data.load_eval_inputs, data.end_of_text),
         )
-        metrics = DispatchedMetrics()
-        for batch in batches:
-            metrics.add(eval_step(state, teacher_params, batch))
-        row = metrics.reduce()
+        for name, corpus in data.eval.items()
+    }
+
+    def score_student(state: TrainState, teacher_params: Params) -> dict[str, float]:
+        row: dict[str, float] = {}
+        for name, (layouts, collate_set) in sets.items():
+            batches = device_batches(
+                layouts, collate_set, evaluation.featurise, mesh, threads=config.data.threads
+            )
+            metrics = DispatchedMetrics()
+            for batch in batches:
+                metrics.add(eval_step(state, teacher_params, batch))
+            row |= named_metrics(name, metrics.reduce())
         if score_params is not None:
             row |= score_params(
                 whole_student(
                     state.params, state.frozen_params, teacher_params, askd.shares_encoder
                 )
             )
+        return row
+
+    def score(state: TrainState, teacher_params: Params) -> dict[str, float]:
+        row, ema_rule = score_student(state, teacher_params), evaluation.self_teacher
+        if ema_rule is None or not config.training.evaluate_ema:
+            return row
+        # The update after step `begin_step` is the first that copies and follows the student.
+        if int(state.step) > ema_rule.begin_step:
+            assert state.self_teacher_params is not None
+            ema = dataclasses.replace(state, params=state.self_teacher_params)
+            row |= named_metrics(EMA, score_student(ema, teacher_params))
         return row
 
     return score

@@ -6,11 +6,14 @@ written after all other files and before Orbax renames the folder into place. (A
 renames nothing; Orbax marks the folder as complete there.) So a folder with a digest is complete.
 Orbax alone would restore a flipped bit silently, could not fall back to an older step, and would
 take an empty folder named like a step for the newest checkpoint.
+
+The metadata also holds the scores of the state. So which checkpoint is the best follows from the
+checkpoints alone.
 """
 
 import dataclasses
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Self
 
 import jax
@@ -22,9 +25,11 @@ from jax.experimental import multihost_utils
 from fastwhisper_jax.errors import InputError, IntegrityError
 from fastwhisper_jax.files import Path, is_remote, make_folder
 from fastwhisper_jax.training import digests
-from fastwhisper_jax.training.named_leaves import named_leaves, nest, signatures
+from fastwhisper_jax.training.named_leaves import check_leaves, named_leaves, nest, signatures
+from fastwhisper_jax.training.scores import SCORES, finite_scores, read_score
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
+_METADATA = "metadata"
 
 # Process 0 sends these to the others instead of a step.
 _NOTHING, _DAMAGED = -1, -2
@@ -58,18 +63,21 @@ class Checkpoints:
     Args:
         directory: the folder; it is made when the first checkpoint is saved.
         keep: how many of the newest checkpoints are kept; at least 1.
+        keep_best: name of a score. The checkpoint for which it is lowest is kept as well, the
+            earliest of equals. None keeps the newest only.
     """
 
-    def __init__(self, directory: Path, keep: int = 3) -> None:
+    def __init__(self, directory: Path, keep: int = 3, keep_best: str | None = None) -> None:
         if keep < 1:
             raise InputError(f"keep={keep} checkpoints would keep none; use 1 or more")
         # Orbax logs its progress as warnings through absl. A user cannot act on them.
         absl_logging.set_verbosity(absl_logging.ERROR)
         self.directory = Path(directory).absolute()
         self._renames = not is_remote(self.directory)
-        self._keep = keep
+        self._keep, self._keep_best = keep, keep_best
         self._saving: int | None = None
         self._known_damaged: set[int] = set()
+        self._known_good: set[int] = set()
         self._checkpointer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(),
             async_options=ocp.options.AsyncOptions(
@@ -77,7 +85,13 @@ class Checkpoints:
             ),
         )
 
-    def save(self, step: int, state: PyTree, metadata: Mapping[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        metadata: Mapping[str, Any],
+        scores: Mapping[str, float] = types.MappingProxyType({}),
+    ) -> None:
         """Copies `state` to the host and writes it in the background.
 
         Waits for the save before this one. A folder of the same step is replaced. Folders of later
@@ -87,6 +101,8 @@ class Checkpoints:
             step: completed updates.
             state: a pytree of arrays; None leaves are allowed. It may be donated right afterwards.
             metadata: anything that JSON can hold.
+            scores: what the state scored, by name; the lower, the better. Values that are not
+                finite are left out.
 
         Raises:
             InputError: the directory cannot be written.
@@ -108,7 +124,11 @@ class Checkpoints:
             ocp.args.Composite(
                 state=ocp.args.StandardSave(nest(named_leaves(state))),
                 metadata=ocp.args.JsonSave(
-                    {"metadata": dict(metadata), "leaves": signatures(state)}
+                    {
+                        "metadata": dict(metadata),
+                        "leaves": signatures(state),
+                        SCORES: finite_scores(scores),
+                    }
                 ),
             ),
             force=True,
@@ -177,6 +197,51 @@ class Checkpoints:
             skipped.append(f"checkpoint {self.directory / str(step)} is damaged: {damage}")
         return _DAMAGED if steps else _NOTHING
 
+    def is_best(self, step: int, scores: Mapping[str, float]) -> bool:
+        """Whether a state with these scores beats every good checkpoint of an earlier step.
+
+        All processes get the same answer. A state that beats them has to be saved with its scores.
+        """
+        if self._keep_best is None:
+            return False
+        self.wait()
+        beats = False
+        if jax.process_index() == 0:
+            score = finite_scores(scores).get(self._keep_best)
+            best, _ = self._best_of(before for before in self.steps() if before < step)
+            beats = score is not None and (best is None or score < best[0])
+        return bool(_from_first(int(beats)))
+
+    def best_good_step(self) -> tuple[int | None, tuple[str, ...]]:
+        """Finds the checkpoint with the lowest score of which every file has its recorded digest.
+
+        Returns:
+            The step, or None if no good checkpoint has the score; and one line for each better
+            checkpoint that was skipped.
+        """
+        self.wait()
+        best, skipped = self._best_of(self.steps()) if jax.process_index() == 0 else (None, [])
+        found = _from_first(best[1] if best else _NOTHING)
+        return (None if found == _NOTHING else found), tuple(skipped)
+
+    def _best_of(self, steps: Iterable[int]) -> tuple[tuple[float, int] | None, list[str]]:
+        """Finds the score and the step of the best good one of some checkpoints.
+
+        The files of a step are hashed once.
+        """
+        skipped: list[str] = []
+        scores = {
+            step: read_score(self.directory / str(step) / _METADATA, self._keep_best)
+            for step in steps
+            if step not in self._known_damaged
+        }
+        for score, step in sorted((x, step) for step, x in scores.items() if x is not None):
+            damage = None if step in self._known_good else self._damage(step)
+            if damage is None:
+                return (score, step), skipped
+            skipped.append(f"checkpoint {self.directory / str(step)} is damaged: {damage}")
+        return None, skipped
+
     def restore(
         self,
         abstract_state: PyTree | Callable[[Collection[str]], PyTree],
@@ -213,7 +278,7 @@ class Checkpoints:
         if callable(abstract_state):
             abstract_state = abstract_state(about["leaves"].keys())
         wanted = named_leaves(abstract_state)
-        _check_leaves(folder, stored=about["leaves"], wanted=signatures(abstract_state))
+        check_leaves(folder, stored=about["leaves"], wanted=signatures(abstract_state))
         placed = {name: _placed(leaf) for name, leaf in wanted.items()}
         read = self._checkpointer.restore(
             folder, ocp.args.Composite(state=ocp.args.StandardRestore(nest(placed)))
@@ -249,8 +314,7 @@ class Checkpoints:
     def _damage(self, step: int) -> str | None:
         """Names what is wrong with the files of a step; None if nothing is."""
         damage = digests.damage(self.directory / str(step))
-        if damage is not None:
-            self._known_damaged.add(step)
+        (self._known_good if damage is None else self._known_damaged).add(step)
         return damage
 
     def _write_digest_of_save(self) -> None:
@@ -264,9 +328,12 @@ class Checkpoints:
 
     def _remove_superseded(self, newest: int) -> None:
         self._known_damaged.discard(newest)
+        self._known_good.add(newest)
         steps = self.steps()
+        best, _ = self._best_of(step for step in steps if step <= newest)
         good = [step for step in steps if step <= newest and step not in self._known_damaged]
-        for step in set(steps) - set(good[-self._keep :]):
+        kept = {*good[-self._keep :], *([best[1]] if best else ())}
+        for step in set(steps) - kept:
             (self.directory / str(step)).rmtree()
 
 
@@ -275,19 +342,6 @@ def _from_first(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-
-
-def _check_leaves(folder: Path, stored: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    differences = [
-        f"{name} is {stored.get(name, 'absent')} there and {wanted.get(name, 'absent')} here"
-        for name in sorted(stored.keys() | wanted.keys())
-        if stored.get(name) != wanted.get(name)
-    ]
-    if differences:
-        raise InputError(
-            f"checkpoint {folder} holds another state than this run: {'; '.join(differences)}; "
-            "use the configuration it was saved with, or another run directory"
-        )
 
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -35,7 +35,8 @@ class Run(NamedTuple):
         layouts: the layouts of all batches.
         step_config: what is static about an update.
         settings: how often to log, evaluate and save.
-        metadata: kept with each checkpoint. A run goes on only with the same "train_data".
+        metadata: kept with each checkpoint. A run goes on only with the same "train_data", and
+            keeps a best checkpoint only with the same "eval_data".
         mesh: where to run.
         threads: background threads that make batches.
     """
@@ -71,7 +72,9 @@ def train(run: Run, run_dir: Path) -> TrainState:
     train_step = PhasedStep(task, run.step_config, shardings)
     is_first = jax.process_index() == 0
 
-    with Checkpoints(run_dir / CHECKPOINTS, settings.keep_checkpoints) as checkpoints:
+    with Checkpoints(
+        run_dir / CHECKPOINTS, settings.keep_checkpoints, settings.keep_best
+    ) as checkpoints:
         restored = checkpoints.restore(shapes)
         if restored is None:
             state, start = first_state(task, run.step_config.optimizer, shardings), 0
@@ -81,6 +84,13 @@ def train(run: Run, run_dir: Path) -> TrainState:
                 raise InputError(
                     f"{run_dir} was trained on other data than data.train now holds; use another "
                     "--run-dir, or bring the data back"
+                )
+            scored_on = restored.metadata.get("eval_data")
+            if settings.keep_best and scored_on not in (None, run.metadata.get("eval_data")):
+                raise InputError(
+                    f"{run_dir} has scores of other data than data.eval now holds, so its best "
+                    "checkpoint cannot be told; bring the data back, or set training.keep_best to "
+                    "none"
                 )
         batches = device_batches(
             run.layouts,
@@ -98,8 +108,14 @@ def train(run: Run, run_dir: Path) -> TrainState:
         ):
             for line in restored.skipped if restored else ():
                 advance.write(line)
-            if start:
+            if restored:
                 advance.write(f"resumed from the checkpoint of step {start}")
+            if settings.evaluate_at_start and restored is None:
+                untrained = task.score(state, run.teacher_params)
+                log.write(0, untrained)
+                # It is saved, so that no resumed run evaluates it again.
+                log.flush()
+                checkpoints.save(0, state, run.metadata, untrained)
             interval = LogInterval()
             # At the top of the loop: `state.step == step` updates are complete, `batch` is the
             # run's batch `step`, and `interval` holds the metrics since the last row was written.
@@ -111,19 +127,23 @@ def train(run: Run, run_dir: Path) -> TrainState:
                 saves = _is_due(done, settings.save_every) or is_last or stops
                 evaluates = _is_due(done, settings.eval_every) or is_last
                 row: dict[str, float] = {}
+                scores: dict[str, float] = {}
                 # A checkpoint ends an interval, so that a resumed run logs the same rows (except
                 # the one that a stop adds), and a state is saved only after its loss was found
                 # finite.
                 if _is_due(done, settings.log_every) or saves or evaluates:
                     row = interval.reduce(done, settings.global_batch_size)
-                    row |= task.score(state, run.teacher_params) if evaluates else {}
+                    if evaluates:
+                        scores = task.score(state, run.teacher_params)
+                        saves = saves or checkpoints.is_best(done, scores)
+                    row |= scores
                     log.write(done, row)
                 if saves:
                     log.flush()
-                    checkpoints.save(done, state, run.metadata)
+                    checkpoints.save(done, state, run.metadata, scores)
                 if row:
                     interval.restart_timer()
-                advance(1, **{name: row[name] for name in SHOWN if name in row})
+                advance(1, **{name: row[name] for name in row if name.split("/")[-1] in SHOWN})
                 if stops and not is_last:
                     checkpoints.wait()
                     raise Interrupted(

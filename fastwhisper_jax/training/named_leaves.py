@@ -5,6 +5,9 @@ from typing import Any
 
 import jax
 
+from fastwhisper_jax.errors import InputError
+from fastwhisper_jax.files import Path
+
 # Checkpoints name this field as the first version did, so that its runs go on.
 _NAMES_ON_DISK = {"self_teacher_params": "self_params"}
 
@@ -47,3 +50,21 @@ def signatures(tree: Any) -> dict[str, str]:
         name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
         for name, leaf in named_leaves(tree).items()
     }
+
+
+def check_leaves(folder: Path, stored: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Checks that a checkpoint holds the leaves of a state; both are given as signatures.
+
+    Raises:
+        InputError: names all differences in one line.
+    """
+    differences = [
+        f"{name} is {stored.get(name, 'absent')} there and {wanted.get(name, 'absent')} here"
+        for name in sorted(stored.keys() | wanted.keys())
+        if stored.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise InputError(
+            f"checkpoint {folder} holds another state than this run: {'; '.join(differences)}; "
+            "use the configuration it was saved with, or another run directory"
+        )

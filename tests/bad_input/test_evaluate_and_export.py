@@ -50,6 +50,22 @@ def test_an_export_of_a_missing_checkpoint_is_refused(world, refused):
     refused(export(run_dir, out, "--step", 3), "no checkpoint of step 3 in", "it has: none")
 
 
+def test_an_export_of_a_best_checkpoint_that_was_not_kept_is_refused(world, refused):
+    run_dir, out = world.unfinished_run(), world.folder / "exported"
+    refused(export(run_dir, out, "--best"), "keeps no best checkpoint: its training.keep_best is")
+    for options in (("--step", 4), ("--ema",)):
+        named = f"{options[0]} is given too; give one of them"
+        refused(export(run_dir, out, "--best", *options), named)
+    run_dir = world.unfinished_run("--training.keep_best", "eval_wer")
+    refused(export(run_dir, out, "--best"), "has no checkpoint that was scored by eval_wer; train")
+
+
+def test_an_export_of_an_ema_of_a_run_with_snapshots_is_refused(world, refused):
+    run_dir = world.unfinished_run("--objective.self_teacher", "snapshot")
+    named = "keeps no EMA: its objective.self_teacher is 'snapshot'; export without --ema"
+    refused(export(run_dir, world.folder / "exported", "--ema"), named)
+
+
 def test_an_export_without_the_teacher_is_refused(world, refused):
     run_dir = world.unfinished_run()
     world.teacher.rename(world.folder / "moved")

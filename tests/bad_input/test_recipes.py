@@ -47,6 +47,11 @@ def test_a_recipe_that_makes_no_config_is_refused(world, refused, content, named
         (["--training.steps", "many"], "--training.steps takes int or none, got 'many'"),
         (["--student.dropout", 1.5], "--student.dropout: StudentConfig: dropout=1.5 must lie in"),
         (["--data.train", "a", "b"], "--data.train is given twice; give all of its values at once"),
+        (["--data.eval", "a b=c"], "eval=('a b=c',) must hold paths, or NAME=PATH with a name of"),
+        (["--data.eval", "=c"], "begin a path that holds '=' with ./"),
+        (["--data.eval", "dev="], "must hold paths, or NAME=PATH"),
+        (["--data.eval", "ema=c"], "and '.' other than 'ema'; begin"),
+        (["--data.eval", "a=b", "a=b"], "must name each source of a set once, not a=b twice"),
         (["--data.time_masks=2", "--data.cache=c"], "cannot be used with concatenation or"),
         (["--student.frozen=none", "--data.cache=c"], "needs the teacher's own encoder"),
         (["--student.decoder_layers", 3], "but the teacher has 2 layers; choose 1 to 2"),
@@ -77,6 +82,34 @@ def test_an_unusable_override_is_refused(world, refused, overrides, named):
 @pytest.mark.parametrize(
     ("overrides", "named"),
     [
+        (["--training.keep_best", "eval_ce"], "error or loss that this run measures on an eval"),
+        (
+            ["--training.keep_best=dev/eval_accuracy"],
+            "choose one of dev/eval_ce, dev/eval_wer",
+        ),
+        (["--training.keep_best=ema/dev/eval_wer"], "those of ema/ need training.evaluate_ema"),
+        (
+            ["--training.evaluate_ema=true", "--objective.self_teacher=snapshot"],
+            "needs a self teacher that is an EMA, but objective.self_teacher='snapshot'; choose",
+        ),
+        (
+            ["--training.evaluate_ema=true", f"{SELF_WEIGHT}.kind=constant"],
+            "needs a self teacher, but objective.self_weight is 0 in every update of this run",
+        ),
+    ],
+)
+def test_an_evaluation_that_the_run_cannot_make_is_refused(world, refused, overrides, named):
+    refused(world.train("--data.eval", f"dev={world.manifest}", *overrides), named)
+
+
+@pytest.mark.parametrize("field", ["keep_best=eval_wer", "evaluate_at_start=true"])
+def test_an_evaluation_without_data_is_refused(world, refused, field):
+    refused(world.train(f"--training.{field}"), "needs data to evaluate on; give --data.eval")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
         (["--training.global_batch_size", 12], "training.global_batch_size=12 does not divide"),
         (["--training.accumulation_steps", 2], "in 2 micro-batches; use a multiple of 16"),
         (["--training.eval_batch_size", 4], "training.eval_batch_size=4 does not divide over 8"),
@@ -102,9 +135,9 @@ def test_a_run_of_another_config_is_not_resumed(world, refused):
 def test_a_run_of_another_version_is_not_resumed(world, refused):
     path = world.unfinished_run() / "config.json"
     values = json.loads(path.read_text())
-    del values["mesh"]
+    values["mash"] = {}
     path.write_text(json.dumps(values))
-    refused(world.train(), f"{path} cannot be used", "(['mesh']); use the version that wrote it")
+    refused(world.train(), f"{path} cannot be used", "(['mash']); use the version that wrote it")
 
 
 def test_a_folder_of_other_files_is_refused_as_run_directory(world, refused):

@@ -149,8 +149,8 @@ def test_a_run_is_trained_resumed_plotted_and_exported_there(
     prepared, objects, fastwhisper, tiny_recipe, tmp_path, monkeypatch
 ):
     class LocalCheckpoints(Checkpoints):
-        def __init__(self, directory, keep=3):
-            super().__init__(tmp_path / str(directory).partition("://")[2], keep)
+        def __init__(self, directory, *settings, **named):
+            super().__init__(tmp_path / str(directory).partition("://")[2], *settings, **named)
 
     monkeypatch.setattr(loop, "Checkpoints", LocalCheckpoints)
     monkeypatch.setattr(export_run, "Checkpoints", LocalCheckpoints)

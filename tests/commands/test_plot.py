@@ -1,6 +1,7 @@
 """Plots are drawn from the metrics of runs, finished or not."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -33,6 +34,15 @@ def test_one_and_several_runs_are_drawn(run_dir, tmp_path, ending, capsys):
         assert main(["plot", *map(str, runs), "--out", str(out)]) == 0
         assert out.stat().st_size > 10_000
     assert (tmp_path / f"one.{ending}").read_bytes() != (tmp_path / f"two.{ending}").read_bytes()
+
+
+def test_every_eval_set_and_the_ema_have_a_line_with_a_name(run_dir, tmp_path):
+    rates = {"far/eval_wer": 0.5, "near/eval_wer": 0.3, "ema/far/eval_wer": 0.4}
+    rows = [{"step": step, "loss": 1.0, "eval_wer": 0.2} | rates for step in (0, 1, 2)]
+    out = tmp_path / "sets.svg"
+    assert main(["plot", str(write_run(tmp_path / "sets", rows)), "--out", str(out)]) == 0
+    drawn = set(re.findall("<!-- (.*) -->", out.read_text()))
+    assert {"WER", "WER far", "WER near", "WER ema/far"} <= drawn and "CER" not in drawn
 
 
 def test_a_line_that_is_being_written_is_left_out(run_dir, tmp_path):

@@ -43,7 +43,7 @@ def test_evaluation_waits_for_a_batch_before_the_second_after_it_is_dispatched(
     mesh = tiny.make_mesh_of_one()
     corpus = tiny.make_corpus(audio)
     schedule = make_run_schedule(config.objective, config.optimizer, tiny.STEPS)
-    data = tasks.RunData(corpus, corpus, None, None, tiny.END_OF_TEXT)
+    data = tasks.RunData(corpus, {"": corpus}, None, None, tiny.END_OF_TEXT)
     task = tasks.make_task(config, tiny.pair_shapes(), schedule, mesh, dict, data)
     assert task.score({}, {}) == {"eval_ce": 2.0}
     assert (threads, max(ahead)) == ([16], 1)
@@ -58,6 +58,8 @@ def test_error_rates_read_with_the_threads_of_the_recipe(config, audio, monkeypa
     rules = DecodingRules(end_of_text=tiny.END_OF_TEXT)
     tokenizer = SimpleNamespace(decode=str)
     corpus, mesh = tiny.make_corpus(audio), tiny.make_mesh_of_one()
-    score = scoring.make_score_params(config, tiny.STUDENT, rules, corpus, None, tokenizer, mesh)
-    assert score({}) == {"eval_wer": 0.5, "eval_cer": 0.25}
+    corpora = {"": corpus, "dev": corpus}
+    score = scoring.make_score_params(config, tiny.STUDENT, rules, corpora, None, tokenizer, mesh)
+    rates = {"eval_wer": 0.5, "eval_cer": 0.25}
+    assert score({}) == rates | {f"dev/{name}": rate for name, rate in rates.items()}
     assert read[0][-1] == 16

@@ -1,5 +1,6 @@
 """A run's config names files so that they are found from any folder."""
 
+import dataclasses
 import os
 
 import pytest
@@ -34,6 +35,17 @@ def test_paths_become_absolute_and_other_names_stay(config, tmp_path):
     train = (str(tmp_path / "train.jsonl"), "owner/dataset", "gs://bucket/speech")
     assert found.data.train == train and found.data.eval == ()
     assert found.data.cache is None
+    assert resolved(found) == found
+
+
+def test_the_path_of_a_named_eval_set_becomes_absolute(config, tmp_path):
+    given = ("near=train.jsonl", "far=owner/dataset", "train.jsonl", "./a=b.jsonl")
+    (tmp_path / "a=b.jsonl").write_text("")
+    data = dataclasses.replace(config.data, eval=given)
+    found = resolved(dataclasses.replace(config, data=data))
+    path = str(tmp_path / "train.jsonl")
+    expected = (f"near={path}", "far=owner/dataset", path, str(tmp_path / "a=b.jsonl"))
+    assert found.data.eval == expected
     assert resolved(found) == found
 
 

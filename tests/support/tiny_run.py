@@ -130,7 +130,7 @@ def make_mesh_of_one():
 def make_data(config, corpus, mesh, evaluates=False):
     """What the run reads, from its caches if the config has one."""
     load = functools.partial(audio_inputs, samples=TEACHER.n_samples)
-    data = RunData(corpus, corpus if evaluates else None, load, load, END_OF_TEXT)
+    data = RunData(corpus, {"": corpus} if evaluates else {}, load, load, END_OF_TEXT)
     if config.data.cache is None:
         return data
     teacher = teacher_model()

@@ -74,6 +74,6 @@ def make_toy_run(mesh, accumulation_steps=1):
         settings=TrainingConfig(
             global_batch_size=16, log_every=1, save_every=3, eval_every=5, keep_checkpoints=9
         ),
-        metadata={"train_data": "vectors"},
+        metadata={"train_data": "vectors", "eval_data": {"": "vectors"}},
         mesh=mesh,
     )

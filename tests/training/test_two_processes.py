@@ -247,8 +247,11 @@ def test_sigterm_at_one_stops_both_after_the_same_step_and_they_go_on(
 def test_an_encoder_cache_that_two_have_filled_is_whole(
     start, fastwhisper, tiny_recipe, tiny_manifest, folder
 ):
-    """Another run computes nothing anew, and its losses are the same."""
+    """Another run computes nothing anew. Its losses are the same, and the checkpoints it keeps."""
     cache = ("--data.cache", str(folder / "cache"), "--training.steps", "2")
+    cache += ("--data.eval", f"near={tiny_manifest}", "--training.keep_best=near/eval_ce")
+    cache += ("--training.eval_every", "1", "--training.evaluate_at_start=true")
+    cache += ("--training.keep_checkpoints", "3")
     left = ended(start("cached", "none", *cache, recipe=tiny_recipe))
     assert [process.code for process in left] == [0, 0], left
     arrays = {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*.npy")}
@@ -256,8 +259,12 @@ def test_an_encoder_cache_that_two_have_filled_is_whole(
     done = fastwhisper("train", tiny_recipe, "--run-dir", folder / "cached-alone", *cache)
     assert done.code == 0, done.err
     assert {p: p.stat().st_mtime_ns for p in (folder / "cache").rglob("*.npy")} == arrays
-    losses = [[row["loss"] for row in rows_of(folder / run)] for run in ("cached", "cached-alone")]
+    runs = [folder / "cached", folder / "cached-alone"]
+    losses = [[row["near/eval_ce"] for row in rows_of(run)] for run in runs]
     np.testing.assert_allclose(*losses, atol=1e-5, rtol=0)
+    assert losses[0] == sorted(losses[0], reverse=True)
+    for run in runs:  # step 1 is saved only because it is better than the start
+        assert {path.name for path in (run / "checkpoints").iterdir()} == {"0", "1", "2"}
 
 
 def test_what_one_process_cannot_read_ends_both_with_one_line(start):
