@@ -16,7 +16,7 @@ from fastwhisper_jax.evaluation.corpus_batches import (
     evaluation_batches,
     make_transcribe,
 )
-from fastwhisper_jax.evaluation.evaluate import evaluate
+from fastwhisper_jax.evaluation.evaluate import Scoring, evaluate
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
 
@@ -29,10 +29,11 @@ def make_score_params(
     tokenizer: Any,
     mesh: Mesh,
 ) -> ScoreParams:
-    """Builds (parameters of a student) -> its word and character error rate on the eval set."""
+    """Builds (parameters of a student) -> its error rates and loops on the eval set."""
     options = model_options(mesh, config.student.dtype)
     transcribe = make_transcribe(dims, options, rules, config.training.max_new_tokens)
     normalizer = default_normalizer(corpus, config.data.task)
+    scoring = Scoring(detokenizer(tokenizer), rules.end_of_text, normalizer)
 
     def score_params(params: dict[str, Any]) -> dict[str, float]:
         report, _ = evaluate(
@@ -41,10 +42,8 @@ def make_score_params(
             evaluation_batches(
                 corpus, load_inputs, mesh, config.training.eval_batch_size, config.data.threads
             ),
-            detokenizer(tokenizer),
-            rules.end_of_text,
-            normalizer,
+            scoring,
         )
-        return {"eval_wer": report.wer, "eval_cer": report.cer}
+        return {"eval_wer": report.wer, "eval_cer": report.cer, "eval_loops": report.loops}
 
     return score_params

@@ -51,7 +51,7 @@ def test_evaluation_waits_for_a_batch_before_the_second_after_it_is_dispatched(
 
 def test_error_rates_read_with_the_threads_of_the_recipe(config, audio, monkeypatch):
     read = []
-    report = SimpleNamespace(wer=0.5, cer=0.25)
+    report = SimpleNamespace(wer=0.5, cer=0.25, loops=3)
     monkeypatch.setattr(scoring, "make_transcribe", lambda *_: None)
     monkeypatch.setattr(scoring, "evaluation_batches", lambda *given: read.append(given))
     monkeypatch.setattr(scoring, "evaluate", lambda *_: (report, []))
@@ -59,5 +59,5 @@ def test_error_rates_read_with_the_threads_of_the_recipe(config, audio, monkeypa
     tokenizer = SimpleNamespace(decode=str)
     corpus, mesh = tiny.make_corpus(audio), tiny.make_mesh_of_one()
     score = scoring.make_score_params(config, tiny.STUDENT, rules, corpus, None, tokenizer, mesh)
-    assert score({}) == {"eval_wer": 0.5, "eval_cer": 0.25}
+    assert score({}) == {"eval_wer": 0.5, "eval_cer": 0.25, "eval_loops": 3}
     assert read[0][-1] == 16
