@@ -17,7 +17,13 @@ from fastwhisper_jax.evaluation.corpus_batches import (
     evaluation_batches,
     make_transcribe,
 )
-from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, Report, evaluate
+from fastwhisper_jax.evaluation.evaluate import (
+    EvaluationBatch,
+    Report,
+    ReportFacts,
+    Scoring,
+    evaluate,
+)
 from fastwhisper_jax.evaluation.reports import check_report_path, hypotheses_path, write_report
 from fastwhisper_jax.export.hf_load import load_model, resolve_model
 from fastwhisper_jax.models.whisper.tokens import load_tokenizer
@@ -53,31 +59,26 @@ def run(given: EvaluateArguments) -> Report:
         context_seconds=windows.longest,
     )
     corpus = corpus.select(range(len(corpus.utterances))[: given.limit])
-    # A batch is decoded until its last text ends. Sorted by length, texts that take about as many
-    # steps share a batch, and so do those of one window.
-    order = sorted(range(len(corpus.sizes)), key=lambda i: -corpus.sizes[i].seconds)
     rules = decoding_rules(model.generation_config)
     transcribe = make_transcribe(model.dims, options, rules, given.max_new_tokens, given.beam)
+    scoring = Scoring(
+        detokenizer(tokenizer),
+        rules.end_of_text,
+        given.normalizer or default_normalizer(corpus, given.task),
+        given.strip_diacritics,
+    )
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:
         advance.write(corpus.summary)
-        batches = evaluation_batches(
-            corpus.select(order), audio_inputs, windows, mesh, given.batch_size
-        )
+        batches = evaluation_batches(corpus, audio_inputs, windows, mesh, given.batch_size)
         report, hypotheses = evaluate(
             transcribe,
             params,
             _counted(batches, advance),
-            detokenizer(tokenizer),
-            rules.end_of_text,
-            given.normalizer or default_normalizer(corpus, given.task),
-            given.strip_diacritics,
-            model=given.model,
-            data=given.data,
-            load_seconds=load_seconds,
+            scoring,
+            ReportFacts(given.model, given.data, load_seconds),
         )
     if given.report is not None:
-        by_index = dict(zip(order, hypotheses, strict=True))
-        write_report(report, [by_index[index] for index in sorted(order)], given.report)
+        write_report(report, hypotheses, given.report)
     return report
 
 
@@ -102,6 +103,7 @@ def summary(report: Report, path: Path | None) -> str:
         f"  {rate} {report.wer:.2%}: {report.substitutions} substitutions, "
         f"{report.deletions} deletions and {report.insertions} insertions in "
         f"{report.reference_words} words",
+        *_loops(report, rate),
         f"  CER {report.cer:.2%}",
         f"  {report.rtfx:.2f} x real time: {report.wall_seconds:.1f} s, without "
         f"{report.load_seconds:.1f} s of loading and {report.compile_seconds:.1f} s of compiling",
@@ -110,3 +112,17 @@ def summary(report: Report, path: Path | None) -> str:
     if path is not None:
         lines.append(f"  written: {path} and {hypotheses_path(path)}")
     return "\n".join(lines)
+
+
+def _loops(report: Report, rate: str) -> list[str]:
+    """The line about loops, if there are any."""
+    if not report.loops:
+        return []
+    errors = report.substitutions + report.deletions + report.insertions
+    without = "no words are left without them"
+    if report.wer_without_loops is not None:
+        without = f"{rate} {report.wer_without_loops:.2%} without them"
+    return [
+        f"  loops (texts that repeat themselves or run on): {report.loops} of {report.utterances} "
+        f"hypotheses with {report.loop_errors} of {errors} errors; {without}"
+    ]

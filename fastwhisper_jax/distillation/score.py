@@ -19,7 +19,7 @@ from fastwhisper_jax.evaluation.corpus_batches import (
     evaluation_batches,
     make_transcribe,
 )
-from fastwhisper_jax.evaluation.evaluate import evaluate
+from fastwhisper_jax.evaluation.evaluate import Scoring, evaluate
 
 
 def make_score_params(
@@ -31,7 +31,7 @@ def make_score_params(
     tokenizer: Any,
     mesh: Mesh,
 ) -> ScoreParams:
-    """Builds (parameters of a student) -> its word and character error rate on each eval set."""
+    """Builds (parameters of a student) -> its error rates and loops on each eval set."""
     options = model_options(mesh, config.student.dtype)
     transcribe = make_transcribe(student.dims, options, rules, config.training.max_new_tokens)
 
@@ -47,11 +47,13 @@ def make_score_params(
                 config.training.eval_batch_size,
                 config.data.threads,
             ),
-            detokenizer(tokenizer),
-            rules.end_of_text,
-            default_normalizer(corpus, config.data.task),
+            Scoring(
+                detokenizer(tokenizer),
+                rules.end_of_text,
+                default_normalizer(corpus, config.data.task),
+            ),
         )
-        return {"eval_wer": report.wer, "eval_cer": report.cer}
+        return {"eval_wer": report.wer, "eval_cer": report.cer, "eval_loops": report.loops}
 
     def score_params(params: dict[str, Any]) -> dict[str, float]:
         rows = (named_metrics(name, score_set(corpus, params)) for name, corpus in corpora.items())

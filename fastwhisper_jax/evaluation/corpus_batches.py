@@ -1,7 +1,7 @@
 """Batches of a corpus for evaluation, and the function that transcribes them."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +33,11 @@ def evaluation_batches(
     batch_size: int,
     threads: int = 2,
 ) -> Iterator[EvaluationBatch]:
-    """Yields batches of a corpus, window by window; empty rows fill the last of each window.
+    """Yields batches of a corpus, the longest utterances first.
+
+    A batch is decoded until its last text ends. Utterances of about one length, whose texts take
+    about as many steps, share a batch, and so do those of one window. Empty rows fill the last
+    batch of each window.
 
     Args:
         corpus: utterances, with the prompt and text of each.
@@ -46,15 +50,22 @@ def evaluation_batches(
     # Imported before the caller's clock starts: its second would count as transcription.
     import grain  # noqa: F401
 
-    longest = max(size.prompt_tokens + size.label_tokens for size in corpus.sizes)
-    layouts = layouts_in_order(corpus.sizes, batch_size, [longest], windows)
-    assemble = functools.partial(_assemble, corpus, load_inputs, mesh)
+    order = sorted(range(len(corpus.sizes)), key=lambda index: -corpus.sizes[index].seconds)
+    ordered = corpus.select(order)
+    most_tokens = max(size.prompt_tokens + size.label_tokens for size in ordered.sizes)
+    layouts = layouts_in_order(ordered.sizes, batch_size, [most_tokens], windows)
+    assemble = functools.partial(_assemble, ordered, order, load_inputs, mesh)
     return read_batches(layouts, assemble, threads=threads)
 
 
 def _assemble(
-    corpus: Corpus, load_inputs: LoadInputs, mesh: Mesh, layout: BatchLayout
+    corpus: Corpus,
+    numbers: Sequence[int],
+    load_inputs: LoadInputs,
+    mesh: Mesh,
+    layout: BatchLayout,
 ) -> EvaluationBatch:
+    """Makes the batch of a layout. `numbers` says where each utterance was before sorting."""
     indices = [row[0] for row in layout.rows if row]
     own_rows = [layout.rows[row] for row in local_rows(mesh, len(layout.rows))]
     utterances = [[corpus.utterances[i] for i in row] for row in own_rows]
@@ -67,6 +78,7 @@ def _assemble(
     return EvaluationBatch(
         prompt=arrays.pop("prompt"),
         inputs=arrays,
+        indices=[numbers[i] for i in indices],
         ids=[utterance.id for utterance in chosen],
         references=[utterance.text or "" for utterance in chosen],
         durations_seconds=[utterance.duration or 0.0 for utterance in chosen],

@@ -1,7 +1,7 @@
 """Word and character error rates of a corpus."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jiwer
 
@@ -28,6 +28,16 @@ class ErrorRates:
     deletions: int
     insertions: int
     reference_words: int
+
+    @property
+    def errors(self) -> int:
+        """Number of word errors."""
+        return self.substitutions + self.deletions + self.insertions
+
+
+def normalized(texts: Iterable[str], normalize: Normalizer) -> list[str]:
+    """The texts as they are scored: normalised, with single spaces between words."""
+    return [" ".join(normalize(text).split()) for text in texts]
 
 
 def error_rates(
@@ -57,8 +67,7 @@ def error_rates(
             f"{len(references)} references against {len(hypotheses)} hypotheses; "
             "give one hypothesis for each reference"
         )
-    left = [" ".join(normalize(text).split()) for text in references]
-    right = [" ".join(normalize(text).split()) for text in hypotheses]
+    left, right = normalized(references, normalize), normalized(hypotheses, normalize)
     if not any(left):
         raise InputError(
             f"none of {len(left)} references has a word left after normalising, so there is no "

@@ -31,7 +31,7 @@ LOGGED = TIMES | {
     "learning_rate",
     "grad_norm",
 }
-EVALUATED = {"eval_ce", "eval_accuracy", "eval_wer", "eval_cer"}
+EVALUATED = {"eval_ce", "eval_accuracy", "eval_wer", "eval_cer", "eval_loops"}
 REPORTED = {
     "wer",
     "cer",
@@ -39,6 +39,9 @@ REPORTED = {
     "deletions",
     "insertions",
     "reference_words",
+    "loops",
+    "loop_errors",
+    "wer_without_loops",
     "utterances",
     "audio_seconds",
     "wall_seconds",
@@ -287,6 +290,8 @@ def test_hypotheses_are_written_beside_the_report_in_the_order_of_the_data(repor
     given = rows(tiny_manifest)
     assert [row["id"] for row in hypotheses] == [row["id"] for row in given]
     assert [row["reference"] for row in hypotheses] == [row["text"] for row in given]
+    values = json.loads(report[0].read_text())
+    assert sum(row["loops"] for row in hypotheses) == values["loops"]
 
 
 def test_limit_takes_the_first_and_the_batch_size_changes_no_text(

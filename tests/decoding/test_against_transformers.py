@@ -12,8 +12,8 @@ import pytest
 from fastwhisper_jax.audio.files import load_audio, pad_or_trim
 from fastwhisper_jax.data.manifest import read_manifest
 from fastwhisper_jax.decoding.rules import decoding_rules
-from fastwhisper_jax.evaluation.corpus_batches import make_transcribe
-from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, evaluate
+from fastwhisper_jax.evaluation.corpus_batches import detokenizer, make_transcribe
+from fastwhisper_jax.evaluation.evaluate import EvaluationBatch, Scoring, evaluate
 from fastwhisper_jax.export.hf_load import load_model
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.whisper.tokens import load_tokenizer, prompt_tokens
@@ -99,6 +99,7 @@ def our_transcripts(folder, language, utterances, beams):
             yield EvaluationBatch(
                 {"audio": np.stack(audio)},
                 np.repeat(prompt[None], len(rows), axis=0),
+                range(start, start + len(rows)),
                 [row.id for row in rows],
                 [row.text for row in rows],
                 [row.duration for row in rows],
@@ -109,9 +110,7 @@ def our_transcripts(folder, language, utterances, beams):
         make_transcribe(dims, ModelOptions(), rules, max_new_tokens=224, beams=beams),
         jax.tree.map(jnp.asarray, model.params),
         batches(),
-        lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True),
-        rules.end_of_text,
-        "basic",
+        Scoring(detokenizer(tokenizer), rules.end_of_text, "basic"),
     )
     return report, [row.hypothesis for row in hypotheses]
 

@@ -51,7 +51,7 @@ def test_evaluation_waits_for_a_batch_before_the_second_after_it_is_dispatched(
 
 def test_error_rates_read_with_the_threads_of_the_recipe(config, audio, monkeypatch):
     read = []
-    report = SimpleNamespace(wer=0.5, cer=0.25)
+    report = SimpleNamespace(wer=0.5, cer=0.25, loops=3)
     monkeypatch.setattr(scoring, "make_transcribe", lambda *_: None)
     monkeypatch.setattr(scoring, "evaluation_batches", lambda *given: read.append(given))
     monkeypatch.setattr(scoring, "evaluate", lambda *_: (report, []))
@@ -60,6 +60,6 @@ def test_error_rates_read_with_the_threads_of_the_recipe(config, audio, monkeypa
     corpus, mesh = tiny.make_corpus(audio), tiny.make_mesh_of_one()
     corpora = {"": corpus, "dev": corpus}
     score = scoring.make_score_params(config, tiny.STUDENT, rules, corpora, None, tokenizer, mesh)
-    rates = {"eval_wer": 0.5, "eval_cer": 0.25}
+    rates = {"eval_wer": 0.5, "eval_cer": 0.25, "eval_loops": 3}
     assert score({}) == rates | {f"dev/{name}": rate for name, rate in rates.items()}
     assert read[0][-1] == 16

@@ -3,32 +3,15 @@ import json
 import os
 
 import pytest
+from support.reports import REPORT
 
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.evaluation.evaluate import Report, TranscribedUtterance
 from fastwhisper_jax.evaluation.reports import check_report_path, hypotheses_path, write_report
 
-REPORT = Report(
-    wer=0.25,
-    cer=0.1,
-    substitutions=1,
-    deletions=0,
-    insertions=0,
-    reference_words=4,
-    utterances=1,
-    audio_seconds=3.0,
-    wall_seconds=1.5,
-    rtfx=2.0,
-    parameters=10,
-    normalizer="basic",
-    model="m",
-    data="d",
-    load_seconds=0.5,
-    compile_seconds=0.25,
-)
 UTTERANCES = [
     TranscribedUtterance("a", "año\nnuevo", "ano", 3.0),
-    TranscribedUtterance("b", "", "", 1.0),
+    TranscribedUtterance("b", "", "you " * 99, 1.0, loops=True),
 ]
 
 
