@@ -7,9 +7,9 @@ The work: one encoder attention of whisper-large-v3 in bfloat16, on one chip's s
 returns (B, T, D), the layout of the projections, so that its transposes and padding count. jax's
 kernels need positions padded to 1536, which segment ids keep apart.
 
-Bytes and memory are the compiler's: a kernel reads each of its inputs once there, whatever its
-blocks. Flops are arithmetic, because the compiler cannot look into a kernel: forward there are two
-matrix products, backward as many as `Contender` says, each over all positions, padding included.
+Memory is the compiler's. Bytes are counted in the compiled program. A kernel's inputs count once
+there, whatever its blocks. The program does not show what is in a kernel, so flops are arithmetic: two
+matrix products forward and as many backward as `Contender` says, each over all of its positions.
 """
 
 import functools
@@ -144,7 +144,14 @@ def main() -> None:
                     f"{measured.compile_seconds:.0f}",
                 ]
             )
-    titles = ["", "Gflop", "accessed, GB", "in HBM, GB", "temporary, MiB", "to compile, s"]
+    titles = [
+        "",
+        "Gflop",
+        "accessed, GB",
+        "in HBM, GB",
+        "temporary and results, MiB",
+        "to compile, s",
+    ]
     print(table(titles, rows))
 
 
