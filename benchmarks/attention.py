@@ -7,9 +7,10 @@ The work: one encoder attention of whisper-large-v3 in bfloat16, on one chip's s
 returns (B, T, D), the layout of the projections, so that its transposes and padding count. jax's
 kernels need positions padded to 1536, which segment ids keep apart.
 
-Memory is the compiler's. Bytes are counted in the compiled program. A kernel's inputs count once
-there, whatever its blocks. The program does not show what is in a kernel, so flops are arithmetic: two
-matrix products forward and as many backward as `Contender` says, each over all of its positions.
+Memory is the compiler's. Bytes are counted in the compiled program, in which a kernel reads each of
+its inputs once, whatever its blocks. The program does not show what a kernel computes, so flops are
+arithmetic: two matrix products forward and as many backward as `Contender` says, each over all of
+its positions.
 """
 
 import functools
