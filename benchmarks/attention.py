@@ -6,10 +6,16 @@ The work: one encoder attention of whisper-large-v3 in bfloat16, on one chip's s
 64 over the 8 chips of v5e:2x4: 8 rows, 1500 positions, 20 heads of 64. Every contender takes and
 returns (B, T, D), the layout of the projections, so that its transposes and padding count. jax's
 kernels need positions padded to 1536, which segment ids keep apart.
+
+Memory is the compiler's. Bytes are counted in the compiled program, in which a kernel reads each of
+its inputs once, whatever its blocks. The program does not show what a kernel computes, so flops are
+arithmetic: two matrix products forward and as many backward as `Contender` says, each over all of
+its positions.
 """
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +27,7 @@ from side_by_side import table
 
 from fastwhisper_jax.cost.measure import measure
 from fastwhisper_jax.cost.topology import find_slice
-from fastwhisper_jax.models.pallas_attention import pallas_attention
+from fastwhisper_jax.models.pallas_attention import attention_flops, pallas_attention
 
 ROWS, HEADS, POSITIONS, PADDED, WIDTH = 8, 20, 1500, 1536, 1280
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -55,22 +61,53 @@ def flash_attention(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax
     return heads_last(flash.flash_attention(*padded, segment_ids=flash.SegmentIds(ids, ids)))
 
 
-def splash_attention(query: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+def splash_attention(
+    sizes: splash.BlockSizes, query: jax.Array, keys: jax.Array, values: jax.Array
+) -> jax.Array:
     mask = masks.MultiHeadMask([masks.FullMask((PADDED, PADDED)) for _ in range(HEADS)])
-    sizes = splash.BlockSizes(
-        block_q=512,
-        block_kv=512,
-        block_kv_compute=512,
-        block_q_dkv=512,
-        block_kv_dkv=512,
-        block_kv_dkv_compute=512,
-        block_q_dq=512,
-        block_kv_dq=512,
-    )
     kernel = splash.make_splash_mha_single_device(mask=mask, block_sizes=sizes)
     ids = padding_ids()
     padded = (heads_first(x, PADDED) for x in (query, keys, values))
     return heads_last(jax.vmap(kernel)(*padded, splash.SegmentIds(ids, ids)))
+
+
+TWO_KERNELS = splash.BlockSizes(
+    block_q=512,
+    block_kv=512,
+    block_q_dkv=512,
+    block_kv_dkv=512,
+    block_q_dq=512,
+    block_kv_dq=512,
+)
+# A block holds all keys, so that the gradient of the queries is not a sum over blocks.
+ONE_KERNEL = splash.BlockSizes(
+    block_q=512,
+    block_kv=PADDED,
+    block_kv_compute=512,
+    block_q_dkv=512,
+    block_kv_dkv=PADDED,
+    block_kv_dkv_compute=512,
+    use_fused_bwd_kernel=True,
+)
+
+
+class Contender(NamedTuple):
+    """A way to attend, the positions that it computes, and its matrix products backward."""
+
+    attend: Attention
+    positions: int
+    backward: int
+
+
+CONTENDERS = {
+    "ours": Contender(functools.partial(pallas_attention, heads=HEADS), POSITIONS, 5),
+    "XLA": Contender(xla_attention, POSITIONS, 4),
+    "flash_attention": Contender(flash_attention, PADDED, 7),
+    "splash_attention": Contender(functools.partial(splash_attention, TWO_KERNELS), PADDED, 7),
+    "splash_attention, one kernel backward": Contender(
+        functools.partial(splash_attention, ONE_KERNEL), PADDED, 5
+    ),
+}
 
 
 def with_gradient(attend: Attention) -> Callable[..., tuple[jax.Array, ...]]:
@@ -89,30 +126,34 @@ def main() -> None:
     slice_ = find_slice("v5e:2x4")
     sharding = SingleDeviceSharding(slice_.devices[0])
     array = jax.ShapeDtypeStruct((ROWS, POSITIONS, WIDTH), jnp.bfloat16, sharding=sharding)
-    contenders: dict[str, Attention] = {
-        "ours": functools.partial(pallas_attention, heads=HEADS),
-        "XLA": xla_attention,
-        "flash_attention": flash_attention,
-        "splash_attention": splash_attention,
-    }
     rows = []
-    for name, attend in contenders.items():
-        for direction, function, inputs in (
-            ("forward", attend, 3),
-            ("forward and backward", with_gradient(attend), 4),
+    for name, (attend, positions, backward) in CONTENDERS.items():
+        for direction, function, inputs, products in (
+            ("forward", attend, 3, 2),
+            ("forward and backward", with_gradient(attend), 4, 2 + backward),
         ):
             measured = measure(jax.jit(function), (array,) * inputs, slice_.chip)
             assert measured is not None, f"{name} does not fit"
+            flops = products * attention_flops(ROWS, positions, positions, WIDTH) // 2
             rows.append(
                 [
-                    f"{name}, {direction}",
+                    f"{name}: {direction}",
+                    f"{flops / 1e9:.1f}",
                     f"{measured.cost.bytes_accessed / 1e9:.2f}",
                     f"{measured.cost.hbm_bytes / 1e9:.2f}",
                     f"{measured.temp_gib * 1024:.0f}",
                     f"{measured.compile_seconds:.0f}",
                 ]
             )
-    print(table(["", "accessed, GB", "in HBM, GB", "temporary, MiB", "to compile, s"], rows))
+    titles = [
+        "",
+        "Gflop",
+        "accessed, GB",
+        "in HBM, GB",
+        "temporary and results, MiB",
+        "to compile, s",
+    ]
+    print(table(titles, rows))
 
 
 if __name__ == "__main__":

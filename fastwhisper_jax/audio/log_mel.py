@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from fastwhisper_jax.audio.constants import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES
 
@@ -13,7 +14,7 @@ FLOOR_BELOW_LOUDEST = 8.0
 
 
 @functools.cache
-def mel_filters(n_mels: int) -> np.ndarray:
+def mel_filters(n_mels: int) -> Float[np.ndarray, "201 M"]:
     """Returns triangular mel filters, with Slaney's mel scale and area normalisation.
 
     The scale is linear up to 1 kHz (3 mel per 200 Hz) and logarithmic above it (27 mel per factor
@@ -46,7 +47,7 @@ def mel_filters(n_mels: int) -> np.ndarray:
     return (triangles / areas_hz[None, :]).astype(np.float32)
 
 
-def log_mel_spectrogram(audio: jax.Array, n_mels: int) -> jax.Array:
+def log_mel_spectrogram(audio: Float[Array, "B A"], n_mels: int) -> Float[Array, "B L M"]:
     """Computes Whisper's log-mel spectrogram.
 
     y = (max(x, max(x) - 8) + 4) / 4, where x is the `log10_mel` of a row whose signal is reflected
@@ -68,7 +69,7 @@ def log_mel_spectrogram(audio: jax.Array, n_mels: int) -> jax.Array:
     return (jnp.maximum(log_mel, loudest - FLOOR_BELOW_LOUDEST) + 4.0) / 4.0
 
 
-def log10_mel(audio: jax.Array, n_mels: int) -> jax.Array:
+def log10_mel(audio: Float[Array, "B A"], n_mels: int) -> Float[Array, "B L M"]:
     """Computes log10(max(P W, 1e-10)): P is the power spectrum of each window, W the mel filters.
 
     Args:

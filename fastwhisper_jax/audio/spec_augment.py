@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 
 def spec_augment(
-    log_mel: jax.Array,
+    log_mel: Float[Array, "B L M"],
     key: jax.Array,
     *,
     time_masks: int,
@@ -13,8 +14,8 @@ def spec_augment(
     freq_masks: int,
     freq_mask_bins: int,
     time_mask_fraction: float = 1.0,
-    frames: jax.Array | None = None,
-) -> jax.Array:
+    frames: Int[Array, " B"] | None = None,
+) -> Float[Array, "B L M"]:
     """Masks random spans of frames and of mel bins, drawn anew for each row.
 
     A masked value becomes the mean of its row's speech frames, as in the paper (there it is zero

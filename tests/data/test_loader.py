@@ -117,11 +117,11 @@ def test_a_part_of_a_file_is_loaded_as_such(utterances):
 
 
 def test_the_shares_of_two_processes_tile_the_global_batch(schedule, assemble):
-    for plan in schedule:
-        whole = assemble(plan)
-        middle = len(plan.rows) // 2
-        halves = range(middle), range(middle, len(plan.rows))
-        shares = [assemble(plan, local_rows=rows) for rows in halves]
+    for layout in schedule:
+        whole = assemble(layout)
+        middle = len(layout.rows) // 2
+        halves = range(middle), range(middle, len(layout.rows))
+        shares = [assemble(layout, local_rows=rows) for rows in halves]
         _assert_equal(whole, {n: np.concatenate([s[n] for s in shares]) for n in whole})
 
 
@@ -129,8 +129,8 @@ def test_the_shares_of_two_processes_tile_the_global_batch(schedule, assemble):
 def test_batches_come_in_order_as_if_assembled_one_by_one(schedule, assemble, threads):
     batches = list(read_batches(schedule, assemble, threads=threads))
     assert len(batches) == len(schedule)
-    for batch, plan in zip(batches, schedule, strict=True):
-        _assert_equal(batch, assemble(plan))
+    for batch, layout in zip(batches, schedule, strict=True):
+        _assert_equal(batch, assemble(layout))
 
 
 def test_starting_at_a_step_equals_continuing_from_it(schedule, assemble):
@@ -151,8 +151,8 @@ def test_what_replaces_audio_joins_the_batch(utterances, tokens):
         assert target_length == 8
         return {"encoder_states": np.zeros((len(rows), 3, 2), np.float16)}
 
-    plan = BatchLayout(8, ((4,), ()))
-    batch = collate(plan, Corpus(utterances, tokens, (), ""), cached, end_of_text=_END)
+    layout = BatchLayout(8, ((4,), ()))
+    batch = collate(layout, Corpus(utterances, tokens, (), ""), cached, end_of_text=_END)
     assert batch.keys() == {"encoder_states", "input_ids", "labels", "label_mask"}
     assert seen == [[["4"], []]]
 
@@ -180,10 +180,10 @@ def test_no_thread_is_started_after_the_first_batches(schedule, assemble):
 
 
 def test_an_error_is_raised_at_its_step_as_it_is(schedule, assemble):
-    def fails_at_third(plan):
-        if plan == schedule[2]:
+    def fails_at_third(layout):
+        if layout == schedule[2]:
             raise InputError("this file is broken")
-        return assemble(plan)
+        return assemble(layout)
 
     batches = read_batches(schedule, fails_at_third)
     next(batches)
@@ -200,12 +200,12 @@ def test_the_interpreter_ends_at_once_and_silently_with_batches_unread(ending):
         from fastwhisper_jax.data.batching import BatchLayout
         from fastwhisper_jax.data.loader import (prefetch_to_device, read_batches)
 
-        def slow(plan):
+        def slow(layout):
             time.sleep(0.05)
             return {{}}
 
-        plans = [BatchLayout(8, ((0,),))] * 1000
-        batches = prefetch_to_device(read_batches(plans, slow), lambda batch: batch)
+        layouts = [BatchLayout(8, ((0,),))] * 1000
+        batches = prefetch_to_device(read_batches(layouts, slow), lambda batch: batch)
         next(batches)
         {ending}
     """

@@ -29,8 +29,8 @@ def schedule_of(objective, optimizer=None, total=TOTAL):
 
 
 def test_phases_change_exactly_where_the_weights_do():
-    plan = schedule_of(ASKD)
-    assert (plan.teacher_end, plan.self_begin, plan.self_end) == (30, 26, TOTAL)
+    schedule = schedule_of(ASKD)
+    assert (schedule.teacher_end, schedule.self_begin, schedule.self_end) == (30, 26, TOTAL)
     expected = {
         0: Phase(True, False),
         25: Phase(True, False),
@@ -41,39 +41,39 @@ def test_phases_change_exactly_where_the_weights_do():
         31: Phase(False, True),
         99: Phase(False, True),
     }
-    assert {step: plan.phase(step) for step in expected} == expected
+    assert {step: schedule.phase(step) for step in expected} == expected
 
 
 def test_the_traced_weight_is_0_wherever_the_host_leaves_its_term_out():
-    plan = schedule_of(ASKD)
-    weights = jax.jit(plan.weights_at)(jnp.arange(TOTAL))
-    runs = np.array([plan.phase(step) for step in range(TOTAL)])
+    schedule = schedule_of(ASKD)
+    weights = jax.jit(schedule.weights_at)(jnp.arange(TOTAL))
+    runs = np.array([schedule.phase(step) for step in range(TOTAL)])
     np.testing.assert_array_equal(np.asarray(weights.teacher) > 0, runs[:, 0])
     np.testing.assert_array_equal(np.asarray(weights.self_teacher) > 0, runs[:, 1])
 
 
 @pytest.mark.parametrize("boundary", [10, 25, 30, 35])
 def test_weights_are_right_around_every_boundary(boundary):
-    plan = schedule_of(ASKD)
+    schedule = schedule_of(ASKD)
     for step in (boundary - 1, boundary, boundary + 1):
         teacher = np.interp(step, [10, 30], [1.0, 0.0])
         self_teacher = np.interp(step, [25, 35], [0.0, 0.5])
-        weights = plan.weights_at(jnp.int32(step))
+        weights = schedule.weights_at(jnp.int32(step))
         np.testing.assert_allclose(weights, (0.8, teacher, self_teacher), atol=1e-6)
 
 
 def test_a_floor_under_the_teacher_keeps_it_to_the_end():
     objective = ObjectiveConfig(teacher_weight=ScheduleConfig("cosine", 1.0, 0.3, steps=0.5))
-    plan = schedule_of(objective)
-    assert plan.teacher_end == TOTAL
-    assert plan.phase(TOTAL - 1) == Phase(True, False)
+    schedule = schedule_of(objective)
+    assert schedule.teacher_end == TOTAL
+    assert schedule.phase(TOTAL - 1) == Phase(True, False)
 
 
 def test_a_teacher_that_comes_back_is_run_in_between():
     pulses = ScheduleConfig("piecewise", 1.0, boundaries=(10, 40, 60), values=(0.0, 0.5, 0.0))
-    plan = schedule_of(ObjectiveConfig(teacher_weight=pulses))
-    assert plan.teacher_end == 60
-    assert plan.phase(20).runs_teacher and not plan.phase(60).runs_teacher
+    schedule = schedule_of(ObjectiveConfig(teacher_weight=pulses))
+    assert schedule.teacher_end == 60
+    assert schedule.phase(20).runs_teacher and not schedule.phase(60).runs_teacher
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,11 @@ def test_a_teacher_that_comes_back_is_run_in_between():
     ids=["falls", "comes back"],
 )
 def test_the_earlier_self_is_run_until_its_weight_is_0_for_good(self_teacher, begin, end):
-    plan = schedule_of(ObjectiveConfig(self_weight=self_teacher))
-    assert (plan.self_begin, plan.self_end) == (begin, end)
-    runs = [plan.phase(step).runs_self_teacher for step in range(TOTAL)]
+    schedule = schedule_of(ObjectiveConfig(self_weight=self_teacher))
+    assert (schedule.self_begin, schedule.self_end) == (begin, end)
+    runs = [schedule.phase(step).runs_self_teacher for step in range(TOTAL)]
     assert runs == [begin <= step < end for step in range(TOTAL)]
-    phases = dict(count_phases(plan))
+    phases = dict(count_phases(schedule))
     assert phases == {Phase(True, True): end - begin, Phase(True, False): TOTAL - end + begin}
 
 
@@ -106,12 +106,12 @@ def test_constant_objectives_have_one_phase(teacher, self_teacher, phase):
         teacher_weight=ScheduleConfig(init_value=teacher),
         self_weight=ScheduleConfig(init_value=self_teacher),
     )
-    plan = schedule_of(objective)
-    assert {plan.phase(step) for step in range(TOTAL)} == {Phase(*phase)}
+    schedule = schedule_of(objective)
+    assert {schedule.phase(step) for step in range(TOTAL)} == {Phase(*phase)}
 
 
 @pytest.mark.parametrize(
-    ("schedule", "is_ever_positive"),
+    ("weight", "is_ever_positive"),
     [
         (ScheduleConfig(), False),
         (ScheduleConfig(init_value=0.3), True),
@@ -124,15 +124,13 @@ def test_constant_objectives_have_one_phase(teacher, self_teacher, phase):
         (ScheduleConfig("piecewise", boundaries=(TOTAL,), values=(0.7,)), False),
     ],
 )
-def test_a_self_teacher_is_kept_where_an_update_of_the_run_learns_from_it(
-    schedule, is_ever_positive
-):
-    config = tiny.make_config(objective=ObjectiveConfig(schedule, self_weight=schedule))
-    plan = schedule_of(config.objective)
-    assert (plan.teacher_end > 0) == plan.keeps_self_teacher == is_ever_positive
+def test_a_self_teacher_is_kept_where_an_update_of_the_run_learns_from_it(weight, is_ever_positive):
+    config = tiny.make_config(objective=ObjectiveConfig(weight, self_weight=weight))
+    schedule = schedule_of(config.objective)
+    assert (schedule.teacher_end > 0) == schedule.keeps_self_teacher == is_ever_positive
     mesh = tiny.make_mesh_of_one()
-    task = make_task(config, tiny.pair_shapes(), plan, mesh, dict)
-    state = abstract_state(task, plan.optimizer, mesh)
+    task = make_task(config, tiny.pair_shapes(), schedule, mesh, dict)
+    state = abstract_state(task, schedule.optimizer, mesh)
     assert (state.self_teacher_params is not None) == is_ever_positive
 
 

@@ -119,9 +119,9 @@ class Cloud:
         lines = (self.run_folder(worker, run) / "log").read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")][-1]
 
-    def ready(self, plan: str = "serve") -> None:
+    def ready(self, starts: str = "serve") -> None:
         """A slice that create made, with this checkout's commit on it."""
-        self.write("plan", plan)
+        self.write("starts", starts)
         assert self.tpu("create", "--accelerator-type", "v5litepod-16").returncode == 0
         synced = self.tpu("sync")
         assert synced.returncode == 0, synced.stderr

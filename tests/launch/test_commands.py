@@ -27,7 +27,7 @@ HOSTILE = [
 
 
 def test_every_worker_runs_the_recipe_from_the_commits_folder(cloud):
-    cloud.ready(plan="0")
+    cloud.ready(starts="0")
     ran = cloud.tpu("run", *RUN, "--", "configs/askd_large_v3.py", "--data.train", "gs://b/train")
     assert ran.returncode == 0, ran.stderr
     cloud.until(cloud.ended)
@@ -45,7 +45,7 @@ def test_every_worker_runs_the_recipe_from_the_commits_folder(cloud):
 
 
 def test_arguments_arrive_as_they_were_given(cloud):
-    cloud.ready(plan="0")
+    cloud.ready(starts="0")
     ran = cloud.tpu("run", *RUN, "--", "recipe with spaces.py", *HOSTILE)
     assert ran.returncode == 0, ran.stderr
     cloud.until(cloud.ended)
@@ -79,7 +79,7 @@ def test_status_tells_the_slice_and_each_worker(cloud):
 
 
 def test_logs_are_one_workers(cloud):
-    cloud.ready(plan="0")
+    cloud.ready(starts="0")
     cloud.tpu("run", *RUN, "--", "recipe.py")
     cloud.until(cloud.ended)
     shown = cloud.tpu("logs", "--run-id", "askd", "--worker", "2", "--lines", "1")
@@ -107,7 +107,7 @@ def test_a_start_that_fails_somewhere_leaves_nothing_running(cloud):
 
 
 def test_secrets_travel_in_a_private_file_that_is_removed(cloud, tmp_path):
-    cloud.ready(plan="0")
+    cloud.ready(starts="0")
     secrets = tmp_path / "secrets"
     secrets.write_text("HF_TOKEN=hf_a b$(c)'d\n\nOTHER=1\n")
     secrets.chmod(0o600)
@@ -161,7 +161,7 @@ def test_only_what_is_committed_is_installed(cloud):
 
 
 def test_untracked_files_are_no_hindrance(cloud):
-    cloud.ready(plan="0")
+    cloud.ready(starts="0")
     (cloud.checkout / "plan.json").write_text("{}\n")
     assert cloud.tpu("sync").returncode == 0
     ran = cloud.tpu("run", *RUN, "--", "recipe.py")

@@ -37,7 +37,7 @@ def test_a_dry_run_prints_these_lines_and_calls_nothing(cloud, case):
 @pytest.mark.parametrize("case", DRY_RUNS)
 def test_what_a_dry_run_prints_is_what_is_then_called(cloud, case):
     arguments = DRY_RUNS[case]
-    cloud.ready(plan="0")
+    cloud.ready(starts="0")
     if case == "resume":
         cloud.write("state", "SUSPENDED")
     if case == "create":

@@ -21,7 +21,7 @@ SYNC = ["tpu-vm scp", "tpu-vm scp", "worker install"]
 
 
 def test_from_nothing_to_a_run_that_is_done(cloud):
-    cloud.write("plan", "0")
+    cloud.write("starts", "0")
     ran = cloud.tpu(*RESUME, *RECIPE)
     assert ran.returncode == 0, ran.stderr
     assert changes(cloud) == ["queued-resources create", *SYNC, "worker start"]
@@ -29,7 +29,7 @@ def test_from_nothing_to_a_run_that_is_done(cloud):
 
 
 def test_a_preempted_slice_is_made_again_and_the_same_run_goes_on(cloud):
-    cloud.write("plan", "preempted")
+    cloud.write("starts", "preempted")
     ran = cloud.tpu(*RESUME, *RECIPE)
     assert ran.returncode == 0, ran.stderr
     assert changes(cloud) == [
@@ -47,7 +47,7 @@ def test_a_preempted_slice_is_made_again_and_the_same_run_goes_on(cloud):
 
 
 def test_75_is_tried_again_on_the_slice_that_is_there(cloud):
-    cloud.write("plan", "75 75 0")
+    cloud.write("starts", "75 75 0")
     ran = cloud.tpu(*RESUME, *RECIPE)
     assert ran.returncode == 0, ran.stderr
     assert changes(cloud) == ["queued-resources create", *SYNC, *["worker start"] * 3]
@@ -55,7 +55,7 @@ def test_75_is_tried_again_on_the_slice_that_is_there(cloud):
 
 @pytest.mark.parametrize("code", ["1", "2"])
 def test_a_bug_or_bad_input_is_not_tried_again_and_its_log_is_shown(cloud, code):
-    cloud.ready(plan=code)
+    cloud.ready(starts=code)
     ran = cloud.tpu(*RESUME, *RECIPE)
     assert ran.returncode == 1
     assert changes(cloud) == [*SYNC, "worker start", "worker failure"]
@@ -65,19 +65,19 @@ def test_a_bug_or_bad_input_is_not_tried_again_and_its_log_is_shown(cloud, code)
 
 
 def test_workers_that_fail_just_before_the_preemption_shows_are_not_a_bug(cloud):
-    cloud.ready(plan="1")
+    cloud.ready(starts="1")
     cloud.tpu("run", *RUN, *RECIPE)
     cloud.until(cloud.ended)
     cloud.write("states", "SUSPENDED")  # what the second look finds
-    cloud.write("plan", "0")
+    cloud.write("starts", "0")
     ran = cloud.tpu(*RESUME, *RECIPE)
     assert ran.returncode == 0, ran.stderr
     assert cloud.kinds().count("queued-resources create") == 1
 
 
 def test_one_worker_with_a_bug_among_interrupted_ones_is_a_bug(cloud):
-    cloud.ready(plan="75")
-    cloud.write("plan.w-2", "1")
+    cloud.ready(starts="75")
+    cloud.write("starts.w-2", "1")
     ran = cloud.tpu(*RESUME, *RECIPE)
     assert ran.returncode == 1
     assert cloud.kinds().count("worker start") == 1
@@ -87,18 +87,18 @@ def test_one_worker_with_a_bug_among_interrupted_ones_is_a_bug(cloud):
 
 
 def test_a_worker_that_died_is_started_again(cloud):
-    cloud.ready(plan="serve")
+    cloud.ready(starts="serve")
     cloud.tpu("run", *RUN, *RECIPE)
     for number in range(4):
         os.killpg(cloud.group(number), signal.SIGKILL)
-    cloud.write("plan", "0")
+    cloud.write("starts", "0")
     ran = cloud.tpu(*RESUME, *RECIPE)
     assert ran.returncode == 0, ran.stderr
     assert cloud.kinds().count("worker start") == 2
 
 
 def test_starts_are_bounded_and_further_and_further_apart(cloud):
-    cloud.ready(plan="75")
+    cloud.ready(starts="75")
     ran = cloud.tpu(*RESUME, "--retries", "4", "--backoff", "700", "--poll", "7", *RECIPE)
     assert ran.returncode == 75
     assert cloud.kinds().count("worker start") == 4
@@ -107,7 +107,7 @@ def test_starts_are_bounded_and_further_and_further_apart(cloud):
 
 
 def test_a_slice_that_is_not_to_be_had_is_asked_for_a_bounded_number_of_times(cloud):
-    cloud.write("plan", "0")
+    cloud.write("starts", "0")
     cloud.write("state", "FAILED")
     cloud.write("labels", "launcher=fastwhisper")
     for _ in range(2):
@@ -119,7 +119,7 @@ def test_a_slice_that_is_not_to_be_had_is_asked_for_a_bounded_number_of_times(cl
 
 
 def test_a_slice_that_others_made_is_not_deleted(cloud):
-    cloud.write("plan", "0")
+    cloud.write("starts", "0")
     cloud.write("state", "SUSPENDED")
     cloud.write("labels", "")
     ran = cloud.tpu(*RESUME, "--retries", "2", *RECIPE)
@@ -129,11 +129,11 @@ def test_a_slice_that_others_made_is_not_deleted(cloud):
 
 
 def test_a_run_that_goes_on_is_watched_and_not_started_again(cloud):
-    cloud.ready(plan="serve")
+    cloud.ready(starts="serve")
     cloud.tpu("run", *RUN, *RECIPE)
     # The third look finds it gone with the slice's end; the one after that, a slice to make.
     cloud.write("states", "ACTIVE ACTIVE SUSPENDED")
-    cloud.write("plan", "0")
+    cloud.write("starts", "0")
     ran = cloud.tpu(*RESUME, *RECIPE)
     assert ran.returncode == 0, ran.stderr
     assert cloud.kinds().count("queued-resources create") == 1
@@ -141,7 +141,7 @@ def test_a_run_that_goes_on_is_watched_and_not_started_again(cloud):
 
 
 def test_a_broken_connection_is_not_taken_for_a_preemption(cloud):
-    cloud.ready(plan="0")
+    cloud.ready(starts="0")
     for _ in range(3):
         cloud.refuse("queued-resources describe", 1, stderr="ERROR: network is unreachable\n")
     ran = cloud.tpu(*RESUME, *RECIPE)
@@ -150,7 +150,7 @@ def test_a_broken_connection_is_not_taken_for_a_preemption(cloud):
 
 
 def test_resume_gives_up_when_gcloud_never_answers(cloud):
-    cloud.ready(plan="0")
+    cloud.ready(starts="0")
     for _ in range(5):
         cloud.refuse("queued-resources describe", 1, stderr="ERROR: network is unreachable\n")
     ran = cloud.tpu(*RESUME, *RECIPE)

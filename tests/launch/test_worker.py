@@ -77,7 +77,7 @@ def test_a_recorded_number_that_belongs_to_others_now_is_left_alone(cloud, worke
 
 
 def test_a_run_that_does_not_listen_is_reported_and_not_killed(cloud, worker):
-    cloud.write("plan", "stubborn")
+    cloud.write("starts", "stubborn")
     worker.start()
     cloud.until(lambda: cloud.logged("serving"))
     stopped = worker("stop", "askd", "3")
@@ -89,7 +89,7 @@ def test_a_run_that_does_not_listen_is_reported_and_not_killed(cloud, worker):
 
 @pytest.mark.parametrize("code", ["0", "1", "2", "75"])
 def test_the_exit_code_is_recorded(cloud, worker, code):
-    cloud.write("plan", code)
+    cloud.write("starts", code)
     worker.start()
     cloud.until(cloud.ended)
     assert f"state=exited code={code} " in worker("status", "askd").stdout
@@ -115,7 +115,7 @@ def test_a_run_is_not_started_twice(cloud, worker):
 
 
 def test_an_attempt_asked_for_twice_is_started_once(cloud, worker):
-    cloud.write("plan", "0")
+    cloud.write("starts", "0")
     worker.start("1")
     cloud.until(cloud.ended)
     again = worker.start("1")
@@ -125,7 +125,7 @@ def test_an_attempt_asked_for_twice_is_started_once(cloud, worker):
 
 
 def test_a_run_that_ended_can_be_started_again_and_keeps_its_log(cloud, worker):
-    cloud.write("plan", "75 serve")
+    cloud.write("starts", "75 serve")
     worker.start("1")
     cloud.until(cloud.ended)
     second = worker.start("2")

@@ -1,5 +1,6 @@
 """Array annotations are true, are checked in tests, and cost users nothing."""
 
+import inspect
 import subprocess
 import sys
 import typing
@@ -12,6 +13,8 @@ import pytest
 from beartype import beartype
 from support import loss_batch
 
+from fastwhisper_jax.audio import log_mel, spec_augment
+from fastwhisper_jax.audio.constants import HOP_SAMPLES
 from fastwhisper_jax.losses import askd, closed_form
 from fastwhisper_jax.models import whisper as unchecked_whisper
 from fastwhisper_jax.models.options import ModelOptions
@@ -21,11 +24,13 @@ from fastwhisper_jax.models.whisper import cached_decoder as unchecked_decoder
 def _checked(module, *names):
     """The functions of a module, with their annotations checked at each call."""
     check = jaxtyping.jaxtyped(typechecker=beartype)
-    return SimpleNamespace(**{name: check(getattr(module, name)) for name in names})
+    return SimpleNamespace(**{name: check(inspect.unwrap(getattr(module, name))) for name in names})
 
 
 whisper = _checked(unchecked_whisper, "encode", "decode", "logits")
 cached_decoder = _checked(unchecked_decoder, "unstack_layers", "start", "extend")
+features = _checked(log_mel, "mel_filters", "log_mel_spectrogram", "log10_mel")
+augment = _checked(spec_augment, "spec_augment").spec_augment
 losses = _checked(askd, "askd_losses", "cross_entropy", "kl_divergence")
 losses_and_gradient = _checked(closed_form, "losses_and_gradient").losses_and_gradient
 FLOAT32 = ModelOptions()
@@ -43,6 +48,30 @@ def _tokens(*sizes):
 def _refuses(function, *arguments):
     with pytest.raises(jaxtyping.TypeCheckError):
         jax.eval_shape(function, *arguments)
+
+
+def test_the_features_take_and_return_what_they_say():
+    n_mels, frames = 8, 5
+    assert features.mel_filters(n_mels).shape == (201, n_mels)
+    audio = _shape(B, frames * HOP_SAMPLES)
+    found = jax.eval_shape(lambda x: features.log_mel_spectrogram(x, n_mels), audio)
+    assert found.shape == (B, frames, n_mels)
+    _refuses(lambda x: features.log_mel_spectrogram(x, n_mels), _shape(frames * HOP_SAMPLES))
+    _refuses(lambda x: features.log10_mel(x, n_mels), _tokens(B, frames * HOP_SAMPLES))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_spec_augment_takes_and_returns_what_it_says(dtype):
+    masks = {"time_masks": 1, "time_mask_frames": 2, "freq_masks": 1, "freq_mask_bins": 2}
+
+    def run(features, frames):
+        return augment(features, jax.random.key(0), frames=frames, **masks)
+
+    masked = jax.eval_shape(run, _shape(B, 5, 8, dtype=dtype), _tokens(B))
+    assert (masked.shape, masked.dtype) == ((B, 5, 8), dtype)
+    _refuses(run, _shape(5, 8), _tokens(B))
+    _refuses(run, _shape(B, 5, 8), _tokens(B + 1))
+    _refuses(run, _shape(B, 5, 8), _shape(B))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
