@@ -55,6 +55,7 @@ def run(given: EvaluateArguments) -> Report:
         context_seconds=model.dims.context_seconds,
     )
     corpus = corpus.select(range(len(corpus.utterances))[: given.limit])
+    limited = "" if given.limit is None else f"; the first {len(corpus.utterances)} are evaluated"
     rules = decoding_rules(model.generation_config)
     options = model_options(mesh, given.dtype)
     transcribe = make_transcribe(model.dims, options, rules, given.max_new_tokens, given.beam)
@@ -66,7 +67,7 @@ def run(given: EvaluateArguments) -> Report:
         given.strip_diacritics,
     )
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:
-        advance.write(corpus.summary)
+        advance.write(corpus.summary + limited)
         batches = evaluation_batches(corpus, load_audio, mesh, given.batch_size)
         report, hypotheses = evaluate(
             transcribe,
