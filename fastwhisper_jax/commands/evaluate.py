@@ -59,6 +59,7 @@ def run(given: EvaluateArguments) -> Report:
         context_seconds=windows.longest,
     )
     corpus = corpus.select(range(len(corpus.utterances))[: given.limit])
+    limited = "" if given.limit is None else f"; the first {len(corpus.utterances)} are evaluated"
     rules = decoding_rules(model.generation_config)
     transcribe = make_transcribe(model.dims, options, rules, given.max_new_tokens, given.beam)
     scoring = Scoring(
@@ -68,7 +69,7 @@ def run(given: EvaluateArguments) -> Report:
         given.strip_diacritics,
     )
     with progress(len(corpus.utterances), "evaluate", "utterances") as advance:
-        advance.write(corpus.summary)
+        advance.write(corpus.summary + limited)
         batches = evaluation_batches(corpus, audio_inputs, windows, mesh, given.batch_size)
         report, hypotheses = evaluate(
             transcribe,

@@ -48,7 +48,7 @@ def is_loop(reference: str, hypothesis: str) -> bool:
         reference: what was said, normalised. It may be empty.
         hypothesis: what was recognised, normalised. Spaces count; a script needs none.
 
-    Source: the check of n-grams in K2D (6 characters, more than 5 times), with a reference.
+    Source: the n-gram check of K2D, arXiv 2407.10603 (6 characters, more than 5 times).
     """
     if len(hypothesis) > LONGEST_RATIO * len(reference) + LONGEST_EXCESS:
         return True

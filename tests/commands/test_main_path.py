@@ -301,6 +301,7 @@ def test_limit_takes_the_first_and_the_batch_size_changes_no_text(
     options = ("--limit", 3, "--batch-size", 16, "--normalizer", "none", "--report", path)
     done = fastwhisper("evaluate", exported[0], "--data", tiny_manifest, *options)
     assert done.code == 0, done.err
+    assert f"{tiny_manifest}: 8 utterances, 0.1 minutes; the first 3 are evaluated\n" in done.err
     values = json.loads(path.read_text())
     assert values["utterances"] == 3 and values["normalizer"] == "none"
     first = rows(report[0].with_name("tiny.hypotheses.jsonl"))[:3]
