@@ -31,7 +31,8 @@ def run(fastwhisper, tiny_recipe, tiny_manifest, tmp_path_factory):
         options += ("--data.cache", folder / "cache", "--training.keep_checkpoints", 9)
         options += ("--training.save_every", 2, "--training.eval_every", 2)
         options += ("--training.evaluate_at_start=true", "--training.evaluate_ema=true")
-        options += (f"--training.keep_best={keep_best}",)
+        # So high a rate makes the first updates worse than none.
+        options += (f"--training.keep_best={keep_best}", "--optimizer.learning_rate=1.0")
         done = fastwhisper("train", tiny_recipe, "--run-dir", folder / "run", *options)
         assert done.code == 0, done.err
         return folder / "run", done
@@ -129,17 +130,12 @@ def test_the_metrics_of_the_ema_are_those_of_its_export(
 
 
 def test_the_best_by_a_metric_of_the_ema_is_exported_with_the_emas_weights(trained, rows, export):
-    step = min((6, 8), key=lambda step: rows[step][BEST_BY])
+    step = min((6, STEPS), key=lambda step: rows[step][BEST_BY])
     weights, line, card = export("--best")
     assert_exported(weights, saved(trained[0], step)["self_params"])
     assert line.startswith(f"exported the EMA of step {step} of")
     assert line.endswith(f"; it has the lowest {BEST_BY}")
     assert f"this one has the lowest {BEST_BY}. Its figures on the data of that choice" in card
-    for name, data in (("", ""), ("far/", "far: "), ("near/", "near: ")):
-        file = "far" if "far" in name else "speech"
-        rate = f"{100 * rows[step][f'ema/{name}eval_wer']:.2f}"
-        (row,) = (row for row in card.splitlines() if row.startswith(f"| WER %, {data}speech0/"))
-        assert f"/{file} (the run's own normaliser) |" in row and f" {rate} |" in row
 
 
 def test_the_best_by_a_metric_of_the_student_is_exported_with_the_students_weights(
@@ -147,7 +143,8 @@ def test_the_best_by_a_metric_of_the_student_is_exported_with_the_students_weigh
 ):
     """A finished run may say by what its best is chosen: every checkpoint keeps all its scores."""
     run("near/eval_ce")
-    step = min((0, 2, 4, 6, 8), key=lambda step: rows[step]["near/eval_ce"])
+    step = min((0, 2, 4, 6, STEPS), key=lambda step: rows[step]["near/eval_ce"])
+    assert step != STEPS
     weights, line, _ = export("--best")
     assert_exported(weights, saved(trained[0], step)["params"])
     assert line.startswith(f"exported step {step} of")
