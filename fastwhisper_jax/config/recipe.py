@@ -61,10 +61,10 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """The inverse of `to_json`.
+    """The inverse of `to_json`. A field that an earlier version did not have takes its default.
 
     Raises:
-        InputError: the text is not JSON, or has other fields than this version.
+        InputError: the text is not JSON, or has fields that this version does not have.
     """
     try:
         values = json.loads(text)
@@ -76,15 +76,15 @@ def from_json(text: str) -> Config:
 
 def _from_dict(section: type, values: Any) -> Any:
     annotations = {field.name: field.type for field in dataclasses.fields(section)}
-    if not isinstance(values, dict) or set(values) != set(annotations):
-        different = sorted(set(values) ^ set(annotations)) if isinstance(values, dict) else values
+    if not isinstance(values, dict) or not set(values) <= set(annotations):
+        different = sorted(set(values) - set(annotations)) if isinstance(values, dict) else values
         raise InputError(
             f"{section.__name__} has other fields than in this version ({different}); use the "
             "version that wrote it"
         )
     arguments = {}
-    for name, annotation in annotations.items():
-        value = values[name]
+    for name, value in values.items():
+        annotation = annotations[name]
         if dataclasses.is_dataclass(annotation):
             value = _from_dict(typing.cast(type, annotation), value)
         arguments[name] = tuple(value) if isinstance(value, list) else value

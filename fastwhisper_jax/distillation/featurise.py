@@ -10,7 +10,7 @@ from fastwhisper_jax.training.task import Batch
 
 
 def make_featurise(
-    n_mels: int, data: DataConfig, seed: int, *, augments: bool
+    n_mels: int, data: DataConfig, seed: int, *, augments: bool, keeps_frames: bool = False
 ) -> jax.stages.Wrapped:
     """Builds `Task.featurise`, under `jax.jit`.
 
@@ -19,6 +19,7 @@ def make_featurise(
         data: SpecAugment's sizes.
         seed: fixes the masks together with the step, so that a resumed run draws the same ones.
         augments: False leaves SpecAugment out (evaluation).
+        keeps_frames: the batch keeps "frames" as "speech_frames".
 
     Returns:
         (batch, step) -> batch: "log_mel" (B, L, M) replaces "audio" (B, A) and "frames" (B,). A
@@ -30,6 +31,8 @@ def make_featurise(
         if "audio" not in batch:
             return batch
         rest = {name: x for name, x in batch.items() if name not in ("audio", "frames")}
+        if keeps_frames:
+            rest["speech_frames"] = batch["frames"]
         log_mel = log_mel_spectrogram(batch["audio"], n_mels)
         if augments and (data.time_masks or data.freq_masks):
             log_mel = spec_augment(

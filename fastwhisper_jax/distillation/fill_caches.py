@@ -12,6 +12,7 @@ from fastwhisper_jax.audio.log_mel import log_mel_spectrogram
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.data.loader import HostBatch, Rows
 from fastwhisper_jax.distillation.array_store import digest, open_store, params_digest
+from fastwhisper_jax.distillation.hidden_states import compared_stacks
 from fastwhisper_jax.distillation.model_options import model_options
 from fastwhisper_jax.distillation.task import RunData
 from fastwhisper_jax.distillation.teacher_cache import (
@@ -32,10 +33,11 @@ from fastwhisper_jax.training.sharding import batch_sharding, put_batch
 def caches_teacher(config: Config, runs_teacher: bool) -> bool:
     """Whether a run with an encoder cache also reads the teacher's decoder states from disk.
 
-    Timestamps change a row's tokens from epoch to epoch. The teacher's decoder then runs at every
-    step.
+    Timestamps change a row's tokens from epoch to epoch, and hidden states of the decoder are not
+    kept. The teacher's decoder then runs at every step.
     """
-    return runs_teacher and not config.data.timestamp_probability
+    keeps_output = "decoder" not in compared_stacks(config)
+    return runs_teacher and keeps_output and not config.data.timestamp_probability
 
 
 def with_caches(

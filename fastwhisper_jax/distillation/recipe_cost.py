@@ -133,8 +133,11 @@ class RecipeCompiler:
         return measure(step, (self._state, self._teacher_params, batch), self._slice.chip)
 
     def closed_form(self, phase: Phase, rows: int, tokens: int) -> float | None:
-        """Flops per chip from the models' sizes; None if the step reads a part from a cache."""
-        if self._config.data.encoder_cache is not None:
+        """Flops per chip from the models' sizes.
+
+        None if the step reads a part from a cache, or compares hidden states.
+        """
+        if self._config.data.encoder_cache is not None or phase.compares_hidden_states:
             return None
         params = self._state.params
         sizes = StepSizes(

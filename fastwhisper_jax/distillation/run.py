@@ -20,6 +20,7 @@ from fastwhisper_jax.distillation.array_store import params_digest
 from fastwhisper_jax.distillation.collate import whisper_row_tokens
 from fastwhisper_jax.distillation.corpus import read_corpus
 from fastwhisper_jax.distillation.fill_caches import with_caches
+from fastwhisper_jax.distillation.hidden_states import make_comparison, reads_labels
 from fastwhisper_jax.distillation.model_options import check_tensor_axis
 from fastwhisper_jax.distillation.pair import LoadedPair, load_pair, place_params
 from fastwhisper_jax.distillation.run_directory import (
@@ -63,8 +64,9 @@ def prepare_run(config: Config, run_dir: Path, log: Log) -> Run:
     dims = {"teacher": pair.teacher.dims, "student": pair.student.dims}
     check_tensor_axis(dims, config.data.target_buckets, mesh)
     tokenizer = load_tokenizer(pair.teacher.folder)
-    train_corpus = _read(config, pair, tokenizer, config.data.train)
-    eval_corpus = _read(config, pair, tokenizer, config.data.eval) if config.data.eval else None
+    read = functools.partial(_read, config, pair, tokenizer)
+    train_corpus = read(config.data.train, reads_text=reads_labels(config))
+    eval_corpus = read(config.data.eval) if config.data.eval else None
     context_seconds = pair.student.dims.context_seconds
     if config.data.timestamp_probability:
         prompt = train_corpus.tokens[0].prompt
@@ -123,7 +125,13 @@ def _checked_mesh(config: Config, run_dir: Path) -> Mesh:
     return mesh
 
 
-def _read(config: Config, pair: LoadedPair, tokenizer: Any, sources: Sequence[str]) -> Corpus:
+def _read(
+    config: Config,
+    pair: LoadedPair,
+    tokenizer: Any,
+    sources: Sequence[str],
+    reads_text: bool = True,
+) -> Corpus:
     longest = min(pair.teacher.dims.n_text_ctx, pair.student.dims.n_text_ctx)
     if config.data.target_buckets[-1] > longest:
         raise InputError(
@@ -137,6 +145,7 @@ def _read(config: Config, pair: LoadedPair, tokenizer: Any, sources: Sequence[st
         task=config.data.task,
         buckets=config.data.target_buckets,
         context_seconds=pair.student.dims.context_seconds,
+        reads_text=reads_text,
     )
 
 
@@ -188,6 +197,11 @@ def _summary(
     ]
     if eval_corpus is not None:
         lines.append(f"evaluate on {eval_corpus.summary}")
+    for stack, pairs in make_comparison(config, pair.shapes).pairs.items():
+        lines.append(
+            f"compare hidden states of {stack} layers {_list(pairs.student)} with those of the "
+            f"teacher's {_list(pairs.teacher)}"
+        )
     lines.append(
         f"{total_steps} steps of {config.training.global_batch_size} utterances on {mesh.size} "
         f"{jax.devices()[0].platform} device(s), mesh {axes}; run directory {run_dir}"
@@ -196,7 +210,7 @@ def _summary(
 
 
 def _list(layers: Sequence[int]) -> str:
-    if len(layers) > 2 and layers[-1] - layers[0] == len(layers) - 1:
+    if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
         return f"{layers[0]} to {layers[-1]}"
     return ", ".join(map(str, layers))
 

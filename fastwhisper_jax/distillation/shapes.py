@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.cost.published import PUBLISHED
 from fastwhisper_jax.distillation.fill_caches import caches_teacher
+from fastwhisper_jax.distillation.hidden_states import compared_stacks
 from fastwhisper_jax.distillation.pair import PairShapes, student_spec
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_configs import read_model_config
@@ -94,6 +95,8 @@ def batch_shapes(
         arrays["encoder_states"] = (rows, teacher.n_audio_ctx, teacher.n_state), jnp.float16
         if caches_teacher(config, runs_teacher):
             arrays["teacher_states"] = (rows, tokens, teacher.n_state), jnp.float32
+    if "encoder" in compared_stacks(config):
+        arrays["speech_frames"] = (rows,), jnp.int32
     sharding = batch_sharding(mesh)
     return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

@@ -13,6 +13,7 @@ from fastwhisper_jax.data.corpus import Corpus
 from fastwhisper_jax.data.loader import LoadInputs
 from fastwhisper_jax.distillation.collate import collate
 from fastwhisper_jax.distillation.featurise import make_featurise
+from fastwhisper_jax.distillation.hidden_states import hidden_map_shapes, init_hidden_maps
 from fastwhisper_jax.distillation.pair import PairShapes, own_params
 from fastwhisper_jax.distillation.run_schedule import RunSchedule
 from fastwhisper_jax.distillation.sums import (
@@ -76,12 +77,19 @@ def make_task(
         own_params, frozen=config.student.frozen, shares_encoder=shares_encoder
     )
     askd = askd_config(config, models, mesh)
+    map_shapes = hidden_map_shapes(askd.comparison, models)
+
+    def with_maps(parts: tuple[Params, Params], maps: Params) -> tuple[Params, Params]:
+        return parts[0] | maps, parts[1]
+
     augments = functools.partial(
         make_featurise, models.teacher_dims.n_mels, config.data, config.training.seed
     )
     task = Task(
-        initial_params=lambda: split(load_student()),
-        param_shapes=split(models.student_params),
+        initial_params=lambda: with_maps(
+            split(load_student()), init_hidden_maps(map_shapes, config.training.seed)
+        ),
+        param_shapes=with_maps(split(models.student_params), map_shapes),
         sharding_rules=RULES,
         sums=make_sums(askd),
         target_count=lambda batch: batch["label_mask"].sum(),
@@ -89,7 +97,7 @@ def make_task(
         phase_at=schedule.phase,
         metrics=askd_metrics,
         collate=_no_data,
-        featurise=augments(augments=True),
+        featurise=augments(augments=True, keeps_frames="encoder" in askd.comparison.pairs),
         score=lambda state, teacher_params: {},
         self_teacher=SelfTeacher(
             begin_step=schedule.self_begin,
