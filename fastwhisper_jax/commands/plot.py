@@ -18,17 +18,28 @@ PANELS: tuple[tuple[str, bool, Mapping[str, str]], ...] = (
     (
         "loss a token",
         True,
-        {"loss": "objective", "ce": "CE", "kl_teacher": "KL teacher", "kl_self": "KL self"},
+        {
+            "loss": "objective",
+            "ce": "CE",
+            "kl_teacher": "KL teacher",
+            "kl_self": "KL self",
+            "hidden": "hidden states",
+        },
     ),
     (
         "weights",
         False,
-        {"teacher_weight": "teacher", "self_weight": "self", "ce_weight": "CE"},
+        {
+            "teacher_weight": "teacher",
+            "self_weight": "self",
+            "ce_weight": "CE",
+            "hidden_weight": "hidden states",
+        },
     ),
     ("learning rate", False, {"learning_rate": "learning rate"}),
     ("error rate on the eval set, %", False, {"eval_wer": "WER", "eval_cer": "CER"}),
 )
-LINE_STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 4)))
+LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
 # A garbled transcript can be ten times as long as its reference. The axis leaves such values out.
 HIGHEST_PERCENT = 100.0
@@ -136,7 +147,7 @@ def _draw(
             axis.plot(
                 steps,
                 [value * scale for value in values],
-                style,
+                linestyle=style,
                 color=COLOURS[index % len(COLOURS)],
                 marker="o" if len(points) < 30 else None,
                 markersize=3,
@@ -145,6 +156,6 @@ def _draw(
             shown.add(name)
     for (name, label), style in zip(names.items(), itertools.cycle(LINE_STYLES)):
         if name in shown and len(names) > 1:
-            axis.plot([], [], style, color="0.3", label=label)
+            axis.plot([], [], linestyle=style, color="0.3", label=label)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize="small")

@@ -1,6 +1,7 @@
 """The `objective` section of a recipe."""
 
 import dataclasses
+import re
 from typing import Literal
 
 from fastwhisper_jax.config.checks import LENGTH_RULE, check_rules, check_types, is_length
@@ -49,10 +50,16 @@ class ScheduleConfig:
             },
         )
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether the weight is 0 at every step of any run."""
+        moves = self.kind not in ("constant", "piecewise")
+        return not any((self.init_value, moves and self.end_value, *self.values))
+
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """The ASKD objective: its weights over the steps, and the self teacher.
+    """The ASKD objective: its weights over the steps, the self teacher, and hidden states.
 
     Attributes:
         teacher_weight: weight a(s) of the teacher's KL term.
@@ -69,6 +76,14 @@ class ObjectiveConfig:
         snapshot_steps: updates between two snapshots.
         chunk_tokens: target positions that a device projects to the vocabulary at once, counted
             over all of its rows of a micro-batch.
+        hidden_weight: weight h(s) of the distance between hidden states of student and teacher.
+        hidden_stacks: the stacks whose hidden states are compared. An encoder that is frozen is
+            left out, for its distance teaches nothing.
+        hidden_layers: pairs "STACK:STUDENT:TEACHER" of layers to compare, from 0, such as
+            "encoder:1:3". A stack without a pair compares each layer of the student with the layer
+            that it was copied from. A student of another model than the teacher compares with
+            layers that are spread as far apart as possible.
+        hidden_margin_seconds: how much of what follows the speech is compared in the encoder.
     """
 
     teacher_weight: ScheduleConfig = ScheduleConfig(init_value=1.0)
@@ -80,9 +95,14 @@ class ObjectiveConfig:
     ema_decay: float = 0.999
     snapshot_steps: int = 1000
     chunk_tokens: int = 256
+    hidden_weight: ScheduleConfig = ScheduleConfig()
+    hidden_stacks: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
+    hidden_layers: tuple[str, ...] = ()
+    hidden_margin_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         check_types(self)
+        pair = re.compile(rf"({'|'.join(self.hidden_stacks)}):\d+:\d+")
         check_rules(
             self,
             {
@@ -91,5 +111,16 @@ class ObjectiveConfig:
                 "ema_decay": (0 <= self.ema_decay < 1, "must lie in [0, 1)"),
                 "snapshot_steps": (self.snapshot_steps > 0, "must be at least 1"),
                 "chunk_tokens": (self.chunk_tokens > 0, "must be at least 1"),
+                "hidden_stacks": (
+                    0 < len(self.hidden_stacks) == len(set(self.hidden_stacks)),
+                    "must name one stack or both, each once",
+                ),
+                "hidden_layers": (
+                    all(map(pair.fullmatch, self.hidden_layers))
+                    and len(self.hidden_layers) == len(set(self.hidden_layers)),
+                    "must be different pairs STACK:STUDENT:TEACHER of a stack in hidden_stacks, "
+                    "such as encoder:1:3",
+                ),
+                "hidden_margin_seconds": (self.hidden_margin_seconds >= 0, "must be at least 0"),
             },
         )

@@ -12,20 +12,13 @@ from fastwhisper_jax.cost.topology import Slice
 from fastwhisper_jax.training.sharding import batch_shards
 from fastwhisper_jax.training.task import Phase
 
-NAMES = {
-    Phase(True, False): "teacher",
-    Phase(True, True): "teacher and self teacher",
-    Phase(False, True): "self teacher",
-    Phase(False, False): "labels alone",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class PhaseCost:
     """The cost of one phase of a run.
 
     Attributes:
-        phase: which teachers run.
+        phase: what the update has to run.
         steps: number of the run's updates in this phase. If the recipe counts epochs, only the
             share of all steps is meaningful.
         measured: the compiled step; None if it does not fit.
@@ -37,8 +30,10 @@ class PhaseCost:
 
     @property
     def name(self) -> str:
-        """The teachers that run, in words."""
-        return NAMES[self.phase]
+        """What the update learns from, in words."""
+        words = "teacher", "self teacher", "hidden states"
+        runs = [word for word, runs in zip(words, self.phase, strict=True) if runs]
+        return " and ".join(runs) or "labels alone"
 
     @property
     def seconds(self) -> float:
@@ -60,7 +55,7 @@ class CostReport:
         phases: ordered by their first step in the run.
         costliest: the phase whose update takes longest, `PhaseCost.seconds`.
         closed_form_flops: flops per chip in the costliest phase, from the sizes of the models; None
-            if the step reads part of them from a cache.
+            if the step reads part of them from a cache or compares hidden states.
         largest_batch: estimated rows per chip that fit in the costliest phase; None if no row fits,
             or if only the steps were compiled.
         knows_steps: False if the recipe counts epochs, for the data is not read here.

@@ -28,6 +28,7 @@ def read_corpus(
     task: str,
     buckets: Sequence[int],
     context_seconds: float,
+    reads_text: bool = True,
 ) -> Corpus:
     """Reads and tokenises utterances, and selects those that fit the model.
 
@@ -38,6 +39,7 @@ def read_corpus(
         task: "transcribe" or "translate".
         buckets: target lengths T; the longest bounds prompt and label.
         context_seconds: length of the encoder's window.
+        reads_text: False gives every utterance an empty label, for an objective without labels.
 
     Raises:
         InputError: a source cannot be used, or no utterance fits.
@@ -49,7 +51,8 @@ def read_corpus(
         for source in sources
         for utterance in read_source(source)
     ]
-    tokens = tokenise(tokenizer, utterances, task)
+    texts = utterances if reads_text else [dataclasses.replace(u, text="") for u in utterances]
+    tokens = tokenise(tokenizer, texts, task)
     return make_corpus(", ".join(sources), utterances, tokens, buckets, context_seconds)
 
 

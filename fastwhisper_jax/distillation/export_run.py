@@ -153,13 +153,16 @@ def _license(folder: Path) -> str | None:
 def _training(config: Config, step: int) -> str:
     objective = config.objective
     names = ", ".join(Path(source).name for source in config.data.train)
+    hidden = objective.hidden_weight
+    hidden_states = "" if hidden.is_zero else f", weight of hidden states {_curve(hidden)}"
     return (
         f"Trained with fastwhisper-jax for {step} updates of {config.training.global_batch_size} "
         f"utterances on {names}: teacher weight {_curve(objective.teacher_weight)}, self weight "
         f"{_curve(objective.self_weight)}, cross-entropy weight "
         f"{'the complement' if objective.ce_weight is None else objective.ce_weight}, temperature "
-        f"{objective.temperature}; learning rate {config.optimizer.learning_rate}, dropout "
-        f"{config.student.dropout}, frozen: {', '.join(config.student.frozen) or 'nothing'}."
+        f"{objective.temperature}{hidden_states}; learning rate "
+        f"{config.optimizer.learning_rate}, dropout {config.student.dropout}, frozen: "
+        f"{', '.join(config.student.frozen) or 'nothing'}."
     )
 
 

@@ -18,6 +18,7 @@ def make_featurise(
     *,
     augments: bool,
     teacher_seconds: float | None = None,
+    keeps_frames: bool = False,
 ) -> jax.stages.Wrapped:
     """Builds `Task.featurise`, under `jax.jit`.
 
@@ -27,6 +28,7 @@ def make_featurise(
         seed: fixes the masks together with the step, so that a resumed run draws the same ones.
         augments: False leaves SpecAugment out (evaluation).
         teacher_seconds: the window of a teacher that is run on the batch; None where none is run.
+        keeps_frames: the batch keeps "frames" as "speech_frames".
 
     Returns:
         (batch, step) -> batch: "log_mel" (B, L, M) replaces "audio" (B, A) and "frames" (B,). A
@@ -40,6 +42,8 @@ def make_featurise(
         if "audio" not in batch:
             return batch
         rest = {name: x for name, x in batch.items() if name not in ("audio", "frames")}
+        if keeps_frames:
+            rest["speech_frames"] = batch["frames"]
         audio = batch["audio"]
         if teacher_seconds is not None:
             missing = window_samples(teacher_seconds) - audio.shape[1]

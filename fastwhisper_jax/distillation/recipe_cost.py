@@ -149,8 +149,11 @@ class RecipeCompiler:
         return measure(step, (self._state, self._teacher_params, batch), self._slice.chip)
 
     def closed_form(self, phase: Phase, rows: int, tokens: int) -> float | None:
-        """Flops per chip from the models' sizes; None if the step reads a part from a cache."""
-        if self._config.data.cache is not None:
+        """Flops per chip from the models' sizes.
+
+        None if the step reads a part from a cache, or compares hidden states.
+        """
+        if self._config.data.cache is not None or phase.compares_hidden_states:
             return None
         params, teacher = self._state.params, self._models.teacher_dims
         is_whole = self.heard.n_audio_ctx == teacher.n_audio_ctx

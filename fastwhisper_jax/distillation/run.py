@@ -22,6 +22,7 @@ from fastwhisper_jax.distillation.collate import whisper_row_tokens
 from fastwhisper_jax.distillation.corpus import read_corpus
 from fastwhisper_jax.distillation.eval_metrics import check_evaluation
 from fastwhisper_jax.distillation.fill_caches import with_caches
+from fastwhisper_jax.distillation.hidden_states import make_comparison, reads_labels
 from fastwhisper_jax.distillation.model_options import check_tensor_axis
 from fastwhisper_jax.distillation.pair import LoadedPair, load_pair, place_params
 from fastwhisper_jax.distillation.run_directory import (
@@ -66,11 +67,9 @@ def prepare_run(config: Config, run_dir: Path, log: Log) -> Run:
     dims = {"teacher": pair.teacher.dims, "student": pair.student.dims}
     check_tensor_axis(dims, config.data.target_buckets, mesh)
     tokenizer = load_tokenizer(pair.teacher.folder)
-    train_corpus = _read(config, pair, tokenizer, config.data.train)
-    eval_corpora = {
-        name: _read(config, pair, tokenizer, sources)
-        for name, sources in config.data.eval_sets.items()
-    }
+    read = functools.partial(_read, config, pair, tokenizer)
+    train_corpus = read(config.data.train, reads_text=reads_labels(config))
+    eval_corpora = {name: read(sources) for name, sources in config.data.eval_sets.items()}
     windows = pair.student.windows
     if config.data.timestamp_probability:
         prompt = train_corpus.tokens[0].prompt
@@ -131,7 +130,13 @@ def _checked_mesh(config: Config, run_dir: Path) -> Mesh:
     return mesh
 
 
-def _read(config: Config, pair: LoadedPair, tokenizer: Any, sources: Sequence[str]) -> Corpus:
+def _read(
+    config: Config,
+    pair: LoadedPair,
+    tokenizer: Any,
+    sources: Sequence[str],
+    reads_text: bool = True,
+) -> Corpus:
     longest = min(pair.teacher.dims.n_text_ctx, pair.student.dims.n_text_ctx)
     if config.data.target_buckets[-1] > longest:
         raise InputError(
@@ -145,6 +150,7 @@ def _read(config: Config, pair: LoadedPair, tokenizer: Any, sources: Sequence[st
         task=config.data.task,
         buckets=config.data.target_buckets,
         context_seconds=pair.student.dims.context_seconds,
+        reads_text=reads_text,
     )
 
 
@@ -198,6 +204,11 @@ def _summary(
     ]
     for name, corpus in eval_corpora.items():
         lines.append(f"evaluate on {name and f'{name}, '}{corpus.summary}")
+    for stack, pairs in make_comparison(config, pair.shapes).pairs.items():
+        lines.append(
+            f"compare hidden states of {stack} layers {_list(pairs.student)} with those of the "
+            f"teacher's {_list(pairs.teacher)}"
+        )
     lines += _window_lines(config, student.windows, schedule)
     if config.data.cache is not None:
         kept = ["the teacher's decoder states"] * parts.teacher_states
@@ -223,7 +234,7 @@ def _window_lines(config: Config, windows: Windows, schedule: RunSchedule) -> li
 
 
 def _list(layers: Sequence[int]) -> str:
-    if len(layers) > 2 and layers[-1] - layers[0] == len(layers) - 1:
+    if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
         return f"{layers[0]} to {layers[-1]}"
     return ", ".join(map(str, layers))
 

@@ -26,6 +26,7 @@ class RunSchedule:
         teacher_end: the first step from which the teacher's weight stays 0.
         self_begin: the first step with a self weight above 0; total_steps if there is none.
         self_end: the first step from which the self weight stays 0; 0 if it is never above 0.
+        hidden_end: the first step from which the weight of hidden states stays 0.
     """
 
     total_steps: int
@@ -35,6 +36,7 @@ class RunSchedule:
     teacher_end: int
     self_begin: int
     self_end: int
+    hidden_end: int
 
     @property
     def keeps_self_teacher(self) -> bool:
@@ -46,6 +48,7 @@ class RunSchedule:
         return Phase(
             runs_teacher=step < self.teacher_end,
             runs_self_teacher=self.self_begin <= step < self.self_end,
+            compares_hidden_states=step < self.hidden_end,
         )
 
 
@@ -63,6 +66,9 @@ def make_run_schedule(
     teacher = make_schedule(objective.teacher_weight, total_steps, "objective.teacher_weight")
     self_teacher = make_schedule(objective.self_weight, total_steps, "objective.self_weight")
     check_weights(teacher, self_teacher, objective.ce_weight, total_steps)
+    hidden = None
+    if not objective.hidden_weight.is_zero:
+        hidden = make_schedule(objective.hidden_weight, total_steps, "objective.hidden_weight")
     rate = learning_rate_schedule(
         optimizer.learning_rate,
         optimizer.end_learning_rate,
@@ -72,7 +78,9 @@ def make_run_schedule(
     )
     return RunSchedule(
         total_steps=total_steps,
-        weights_at=lambda step: askd_weights(step, teacher, self_teacher, objective.ce_weight),
+        weights_at=lambda step: askd_weights(
+            step, teacher, self_teacher, objective.ce_weight, hidden
+        ),
         learning_rate_at=rate,
         optimizer=make_optimizer(
             rate,
@@ -85,6 +93,7 @@ def make_run_schedule(
         teacher_end=schedules.zero_from(teacher, total_steps),
         self_begin=schedules.positive_from(self_teacher, total_steps),
         self_end=schedules.zero_from(self_teacher, total_steps),
+        hidden_end=schedules.zero_from(hidden, total_steps) if hidden else 0,
     )
 
 

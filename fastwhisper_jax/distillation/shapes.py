@@ -9,8 +9,9 @@ from jax.sharding import Mesh
 from fastwhisper_jax.audio.windows import window_frames, window_positions
 from fastwhisper_jax.config import Config
 from fastwhisper_jax.cost.published import PUBLISHED
+from fastwhisper_jax.distillation.hidden_states import compared_stacks
 from fastwhisper_jax.distillation.pair import PairShapes, student_spec
-from fastwhisper_jax.distillation.teacher_cache import cached_parts
+from fastwhisper_jax.distillation.teacher_cache import cached_parts, runs_teacher_in_steps
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_configs import read_model_config
 from fastwhisper_jax.export.hf_load import model_folder
@@ -99,8 +100,10 @@ def batch_shapes(
     else:
         arrays["log_mel"] = (rows, window_frames(window_seconds), student.n_mels), jnp.float32
         hears_more = window_seconds < teacher.context_seconds or config.data.augments_audio
-        if runs_teacher and not cached.teacher_states and hears_more:
+        if runs_teacher_in_steps(config, cached, runs_teacher) and hears_more:
             arrays["teacher_log_mel"] = (rows, teacher.n_frames, teacher.n_mels), jnp.float32
+        if "encoder" in compared_stacks(config):
+            arrays["speech_frames"] = (rows,), jnp.int32
     if cached.teacher_states:
         arrays["teacher_states"] = (rows, tokens, teacher.n_state), jnp.float32
     sharding = batch_sharding(mesh)

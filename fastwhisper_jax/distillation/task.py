@@ -17,6 +17,7 @@ from fastwhisper_jax.data.loader import LoadInputs
 from fastwhisper_jax.distillation.collate import collate
 from fastwhisper_jax.distillation.eval_metrics import named_metrics
 from fastwhisper_jax.distillation.featurise import make_featurise
+from fastwhisper_jax.distillation.hidden_states import hidden_map_shapes, init_hidden_maps
 from fastwhisper_jax.distillation.pair import PairShapes, own_params
 from fastwhisper_jax.distillation.run_schedule import RunSchedule
 from fastwhisper_jax.distillation.sums import (
@@ -27,7 +28,7 @@ from fastwhisper_jax.distillation.sums import (
     make_sums,
     whole_student,
 )
-from fastwhisper_jax.distillation.teacher_cache import cached_parts
+from fastwhisper_jax.distillation.teacher_cache import cached_parts, runs_teacher_in_steps
 from fastwhisper_jax.models.whisper.sharding_rules import RULES
 from fastwhisper_jax.training.input import device_batches
 from fastwhisper_jax.training.metrics import DispatchedMetrics
@@ -82,14 +83,23 @@ def make_task(
     )
     askd = askd_config(config, models, mesh)
     runs_teacher = schedule.teacher_end > 0
-    is_read = cached_parts(config, models, runs_teacher).teacher_states
-    teacher_seconds = models.teacher_dims.context_seconds if runs_teacher and not is_read else None
+    parts = cached_parts(config, models, runs_teacher)
+    teacher_seconds = None
+    if runs_teacher_in_steps(config, parts, runs_teacher):
+        teacher_seconds = models.teacher_dims.context_seconds
+    map_shapes = hidden_map_shapes(askd.comparison, models)
+
+    def with_maps(parts: tuple[Params, Params], maps: Params) -> tuple[Params, Params]:
+        return parts[0] | maps, parts[1]
+
     augments = functools.partial(
         make_featurise, models.teacher_dims.n_mels, config.data, config.training.seed
     )
     task = Task(
-        initial_params=lambda: split(load_student()),
-        param_shapes=split(models.student_params),
+        initial_params=lambda: with_maps(
+            split(load_student()), init_hidden_maps(map_shapes, config.training.seed)
+        ),
+        param_shapes=with_maps(split(models.student_params), map_shapes),
         sharding_rules=RULES,
         sums=make_sums(askd),
         target_count=lambda batch: batch["label_mask"].sum(),
@@ -97,7 +107,11 @@ def make_task(
         phase_at=schedule.phase,
         metrics=askd_metrics,
         collate=_no_data,
-        featurise=augments(augments=True, teacher_seconds=teacher_seconds),
+        featurise=augments(
+            augments=True,
+            teacher_seconds=teacher_seconds,
+            keeps_frames="encoder" in askd.comparison.pairs,
+        ),
         score=lambda state, teacher_params: {},
         self_teacher=SelfTeacher(
             begin_step=schedule.self_begin,

@@ -23,6 +23,7 @@ from fastwhisper_jax.data.loader import HostBatch, LoadInputs, Rows
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.distillation.array_store import ArrayStore, digest
 from fastwhisper_jax.distillation.collate import collate
+from fastwhisper_jax.distillation.hidden_states import compared_stacks
 from fastwhisper_jax.distillation.pair import PairShapes
 from fastwhisper_jax.training.distributed import wait_for_all
 
@@ -59,8 +60,9 @@ class CachedParts(NamedTuple):
 def cached_parts(config: Config, models: PairShapes, runs_teacher: bool) -> CachedParts:
     """What a run reads from its cache.
 
-    Timestamps change a row's tokens from epoch to epoch, so the teacher's decoder then runs at
-    every step. It needs audio, unless teacher and student hear the same window with one encoder.
+    Timestamps change a row's tokens from epoch to epoch, and hidden states are not kept: then the
+    teacher runs at every step. It needs audio, unless teacher and student hear the same window with
+    one encoder.
 
     Args:
         config: the recipe.
@@ -69,10 +71,17 @@ def cached_parts(config: Config, models: PairShapes, runs_teacher: bool) -> Cach
     """
     if config.data.cache is None:
         return CachedParts(encoder_states=False, teacher_states=False)
-    teacher_states = runs_teacher and not config.data.timestamp_probability
-    steps_hear_audio = runs_teacher and not teacher_states and not hears_alike(models)
+    compared = compared_stacks(config)
+    teacher_states = runs_teacher and not compared and not config.data.timestamp_probability
+    parts = CachedParts(encoder_states=False, teacher_states=teacher_states)
+    hears_audio = runs_teacher_in_steps(config, parts, runs_teacher) and not hears_alike(models)
     is_fixed = "encoder" in config.student.frozen and not config.data.augments_audio
-    return CachedParts(is_fixed and not steps_hear_audio, teacher_states)
+    return parts._replace(encoder_states=is_fixed and not hears_audio and "encoder" not in compared)
+
+
+def runs_teacher_in_steps(config: Config, parts: CachedParts, runs_teacher: bool) -> bool:
+    """Whether any update of a run runs the teacher, and does not only read what it has said."""
+    return bool(compared_stacks(config)) or (runs_teacher and not parts.teacher_states)
 
 
 def hears_alike(models: PairShapes) -> bool:

@@ -24,18 +24,20 @@ from fastwhisper_jax.losses.schedules import WeightSchedule
 
 
 class Weights(NamedTuple):
-    """The weights of the three terms at step s, float32 scalars.
+    """The weights of the terms at step s, float32 scalars.
 
     Attributes:
         ce: c(s), the weight of the cross-entropy with the labels.
         teacher: a(s), the weight of the divergence from the teacher.
         self_teacher: m(s), the weight of the divergence from the self teacher, which is an earlier
             state of the student (an average or a snapshot).
+        hidden: h(s), the weight of the distance between hidden states; None in a run without it.
     """
 
     ce: ArrayLike
     teacher: ArrayLike
     self_teacher: ArrayLike
+    hidden: ArrayLike | None = None
 
 
 def askd_weights(
@@ -43,6 +45,7 @@ def askd_weights(
     teacher_schedule: WeightSchedule,
     self_schedule: WeightSchedule,
     ce_weight: float | None,
+    hidden_schedule: WeightSchedule | None = None,
 ) -> Weights:
     """Returns the weights of the update that follows `step` completed updates.
 
@@ -55,11 +58,12 @@ def askd_weights(
         teacher_schedule: a(s).
         self_schedule: m(s).
         ce_weight: a constant c, or None for the complement c(s) = 1 - a(s) - m(s).
+        hidden_schedule: h(s), or None for an objective without that term.
     """
     teacher = teacher_schedule(step)
     self_teacher = self_schedule(step)
     ce = 1.0 - teacher - self_teacher if ce_weight is None else jnp.full_like(teacher, ce_weight)
-    return Weights(ce, teacher, self_teacher)
+    return Weights(ce, teacher, self_teacher, hidden_schedule and hidden_schedule(step))
 
 
 def check_weights(
@@ -74,7 +78,7 @@ def check_weights(
         InputError: a weight is not; the message names the first such step.
     """
     steps = np.arange(total_steps, dtype=np.int32)
-    weights = np.stack(askd_weights(steps, teacher_schedule, self_schedule, ce_weight))
+    weights = np.stack(askd_weights(steps, teacher_schedule, self_schedule, ce_weight)[:3])
     # Rounding may leave the complement of weights that add up to 1 slightly below 0.
     is_valid = np.all(np.isfinite(weights) & (weights >= -1e-6), axis=0)
     if not np.all(is_valid):

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from fastwhisper_jax.losses.askd import Weights
 from fastwhisper_jax.losses.closed_form import TokenLosses, losses_and_gradient
+from fastwhisper_jax.losses.hidden_states import HiddenSums
 
 
 class LogitFactors(NamedTuple):
@@ -35,7 +36,7 @@ class Targets(NamedTuple):
     Attributes:
         labels: integers in [0, V); not read where masked.
         label_mask: 1 for target tokens, 0 for prompt and padding.
-        weights: c, a, m at this step.
+        weights: c, a, m at this step; h is not read.
         teacher: the teacher's logits, whose width D may differ from the student's. None leaves
             the term out, and its weight is not read.
         self_teacher: the self teacher's logits. None leaves the term out.
@@ -100,7 +101,7 @@ class Sums:
     """Sums over the unmasked target tokens of the global batch, float32 scalars.
 
     A sum divided by `count` is a mean. Without the adaptive gate,
-    `loss = c ce + a kl_teacher + m kl_self`.
+    `loss = c ce + a kl_teacher + m kl_self + h hidden.distance`.
 
     Attributes:
         loss: the objective; the only field that carries a gradient.
@@ -110,6 +111,7 @@ class Sums:
         correct: tokens whose label is the student's best token, or one of several equal ones.
         teacher_correct: tokens whose label is the teacher's best token; 0 without one.
         count: tokens.
+        hidden: the distance between hidden states; None without one. It is not summed here.
     """
 
     loss: Float[Array, ""]
@@ -119,6 +121,7 @@ class Sums:
     correct: Float[Array, ""]
     teacher_correct: Float[Array, ""]
     count: Float[Array, ""]
+    hidden: HiddenSums | None = None
 
 
 class Gradients(NamedTuple):

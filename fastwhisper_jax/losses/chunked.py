@@ -13,7 +13,6 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.sharding import PartitionSpec
 
 from fastwhisper_jax.errors import InputError
-from fastwhisper_jax.losses.askd import Weights
 from fastwhisper_jax.losses.chunk_scan import (
     ChunkSettings,
     Gradients,
@@ -104,7 +103,7 @@ def _reduce(
         target_specs = Targets(
             tokens,
             tokens,
-            Weights(replicated, replicated, replicated),
+            jax.tree.map(lambda _: replicated, targets.weights),
             None if targets.teacher is None else factor_specs,
             None if targets.self_teacher is None else factor_specs,
         )

@@ -20,6 +20,7 @@ from fastwhisper_jax.models.partition import all_gather
 
 EMBEDDING_STDDEV = 0.02
 PROJECTED = "projected"  # names the results of projections for rematerialisation
+HIDDEN = "hidden"  # the collection of what each layer returns, where a caller asks for it
 FLOAT32_BLOCK = 256
 
 
@@ -104,8 +105,9 @@ class Projection(nn.Module):
 def stack_of_layers(layer: type[nn.Module], depth: int, options: ModelOptions) -> Any:
     """Returns a module class that applies `depth` layers, one after another.
 
-    Parameters are stacked on a leading layer axis. Arguments after the first are the same for all
-    layers. The backward pass recomputes what `options.rematerialise` says.
+    Parameters are stacked on a leading layer axis, and so is what layers `sow` into HIDDEN.
+    Arguments after the first are the same for all layers. The backward pass recomputes what
+    `options.rematerialise` says.
     """
     if options.rematerialise != "nothing":
         keeps_projections = jax.checkpoint_policies.save_only_these_names(PROJECTED)
@@ -113,7 +115,7 @@ def stack_of_layers(layer: type[nn.Module], depth: int, options: ModelOptions) -
         layer = nn.remat(layer, prevent_cse=False, policy=policy)
     return nn.scan(
         layer,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, HIDDEN: 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=nn.broadcast,
         length=depth,

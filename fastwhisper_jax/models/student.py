@@ -36,15 +36,20 @@ def kept_layers(
                 f"{name}={choice}, but the teacher has {teacher_layers} layers; "
                 f"choose 1 to {teacher_layers}"
             )
-        spread = np.linspace(0, teacher_layers - 1, choice, dtype=int)
-        spread[-1] = teacher_layers - 1
-        return tuple(int(i) for i in spread)
+        return spread_layers(choice, teacher_layers)
     ascending = all(a < b for a, b in zip(choice, choice[1:], strict=False))
     if not choice or not ascending or choice[0] < 0 or choice[-1] >= teacher_layers:
         raise InputError(
             f"{name}={choice}: layer indices must ascend, from 0 to at most {teacher_layers - 1}"
         )
     return tuple(choice)
+
+
+def spread_layers(count: int, layers: int) -> tuple[int, ...]:
+    """Returns `count` of a model's layers as far apart as possible, always with the last one."""
+    spread = np.linspace(0, layers - 1, count, dtype=int)
+    spread[-1] = layers - 1
+    return tuple(int(i) for i in spread)
 
 
 def student_dimensions(

@@ -21,10 +21,17 @@ Weights = Any
 
 
 class Phase(NamedTuple):
-    """What an update has to run at all. The host chooses it, outside `jax.jit`."""
+    """What an update has to run at all. The host chooses it, outside `jax.jit`.
+
+    Attributes:
+        runs_teacher: it learns from the teacher's predictions.
+        runs_self_teacher: it learns from those of the self teacher.
+        compares_hidden_states: it learns from what the teacher computes on the way.
+    """
 
     runs_teacher: bool
     runs_self_teacher: bool
+    compares_hidden_states: bool = False
 
 
 class Sums(Protocol):

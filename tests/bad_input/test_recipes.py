@@ -7,6 +7,12 @@ import pytest
 TYPED = "from fastwhisper_jax.config import *\nconfig = Config(data=DataConfig(train='a.jsonl'))\n"
 MUST_BIND = "must bind `config = Config(...)`"
 SELF_WEIGHT = "--objective.self_weight"
+HIDDEN = ("--objective.hidden_weight.init_value", 1)
+LABEL_FREE = (
+    *(*HIDDEN, "--objective.hidden_stacks", "encoder", "--objective.ce_weight", 0),
+    *("--objective.teacher_weight.kind=constant", "--objective.teacher_weight.init_value", 0),
+    *(f"{SELF_WEIGHT}.kind=constant", "--student.frozen=decoder"),
+)
 
 
 def test_the_error_about_a_mistyped_recipe_names_the_nearest_one(world, refused):
@@ -72,6 +78,30 @@ def test_a_recipe_that_makes_no_config_is_refused(world, refused, content, named
             + [f"{SELF_WEIGHT}.boundaries", 4, 1],
             "boundaries [4, 1] of a piecewise schedule must ascend; sort them",
         ),
+        (["--objective.hidden_stacks", "decoder", "decoder"], "must name one stack or both, each"),
+        (
+            ["--objective.hidden_layers", "decoder:0"],
+            "hidden_layers=('decoder:0',) must be different pairs STACK:STUDENT:TEACHER of a stack",
+        ),
+        (
+            ["--objective.hidden_stacks=encoder", "--objective.hidden_layers=decoder:0:0"],
+            "of a stack in hidden_stacks, such as encoder:1:3",
+        ),
+        (["--objective.hidden_margin_seconds", -1], "hidden_margin_seconds=-1.0 must be at least"),
+        (
+            [*HIDDEN, "--objective.hidden_layers", "decoder:0:1", "decoder:1:2", "decoder:0:2"],
+            "names decoder:0:2, decoder:1:2: hidden states of layers that are not there; the "
+            "student's decoder has layers 0 to 0, the teacher's 0 to 1",
+        ),
+        (
+            [*HIDDEN, "--objective.hidden_stacks", "encoder"],
+            "compares an encoder that student.frozen=('encoder',) keeps as it is; train the",
+        ),
+        (
+            [*LABEL_FREE[:-1], "--student.frozen=none"],
+            "student.frozen=() trains the decoder, but the objective compares hidden states of the "
+            "encoder alone and nothing would teach the decoder; add decoder to student.frozen",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else " ",
 )
@@ -135,9 +165,9 @@ def test_a_run_of_another_config_is_not_resumed(world, refused):
 def test_a_run_of_another_version_is_not_resumed(world, refused):
     path = world.unfinished_run() / "config.json"
     values = json.loads(path.read_text())
-    values["mash"] = {}
+    values["mesh"]["expert"] = 2
     path.write_text(json.dumps(values))
-    refused(world.train(), f"{path} cannot be used", "(['mash']); use the version that wrote it")
+    refused(world.train(), f"{path} cannot be used", "(['expert']); use the version that wrote it")
 
 
 def test_a_folder_of_other_files_is_refused_as_run_directory(world, refused):

@@ -55,6 +55,10 @@ CHANGED = Config(
         ema_decay=0.9,
         snapshot_steps=7,
         chunk_tokens=64,
+        hidden_weight=ScheduleConfig("piecewise", 0.5, 0.0, 1, 1, (7,), (0.0,)),
+        hidden_stacks=("encoder",),
+        hidden_layers=("encoder:0:0", "encoder:1:3"),
+        hidden_margin_seconds=0.5,
     ),
     optimizer=OptimizerConfig(1e-3, 1e-6, 100, "cosine", 0.1, 0.8, 0.95, 1e-6, 0.5),
     training=TrainingConfig(16, 2, None, 1000, 3, 5, 50, 60, 4, 2, 100, "eval_wer", True, True),
@@ -85,6 +89,8 @@ def test_fields_yields_every_field_once_with_its_value():
         "objective.self_weight.boundaries",
         "objective.self_weight.values",
         "objective.teacher_weight.steps",  # 1 equals 1.0
+        "objective.hidden_weight.end_value",
+        "objective.hidden_weight.steps",
     }
 
 

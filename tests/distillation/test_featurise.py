@@ -45,6 +45,10 @@ def test_audio_is_replaced_and_all_else_passes(batch, featurise):
     made = featurise(batch, jnp.int32(0))
     assert made.keys() == {"log_mel", "labels"}
     assert made["log_mel"].shape == (2, 100, 8)
+    keeps = make_featurise(8, AUGMENTED, seed=3, augments=True, keeps_frames=True)
+    kept = keeps(batch, jnp.int32(0))
+    np.testing.assert_array_equal(kept.pop("speech_frames"), batch["frames"])
+    assert kept.keys() == made.keys()
     cached = {"encoder_states": np.ones((2, 3, 4), np.float16), "labels": batch["labels"]}
     passed = featurise(cached, jnp.int32(0))
     assert passed.keys() == cached.keys()

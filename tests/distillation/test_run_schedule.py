@@ -59,7 +59,23 @@ def test_weights_are_right_around_every_boundary(boundary):
         teacher = np.interp(step, [10, 30], [1.0, 0.0])
         self_teacher = np.interp(step, [25, 35], [0.0, 0.5])
         weights = schedule.weights_at(jnp.int32(step))
-        np.testing.assert_allclose(weights, (0.8, teacher, self_teacher), atol=1e-6)
+        np.testing.assert_allclose(weights[:3], (0.8, teacher, self_teacher), atol=1e-6)
+
+
+def test_hidden_states_are_compared_until_their_weight_is_0_for_good():
+    """The other phases are as they were, and the traced weight is 0 where they are left out."""
+    hidden = ScheduleConfig("linear", 2.0, 0.0, begin=5, steps=10)
+    plan = schedule_of(dataclasses.replace(ASKD, hidden_weight=hidden))
+    phases = [plan.phase(step) for step in range(TOTAL)]
+    compares = np.array([phase.compares_hidden_states for phase in phases])
+    np.testing.assert_array_equal(compares, np.arange(TOTAL) < 15)
+    weights = jax.jit(plan.weights_at)(jnp.arange(TOTAL))
+    np.testing.assert_array_equal(np.asarray(weights.hidden) > 0, compares)
+    expected = np.interp(np.arange(TOTAL), [5, 15], [2, 0])
+    np.testing.assert_allclose(weights.hidden, expected, rtol=1e-6)
+    without = schedule_of(ASKD)
+    assert [phase[:2] for phase in phases] == [without.phase(step)[:2] for step in range(TOTAL)]
+    assert without.weights_at(0).hidden is None
 
 
 def test_a_floor_under_the_teacher_keeps_it_to_the_end():

@@ -333,14 +333,14 @@ def test_one_compile_a_label_bucket(shared, teacher, batches):
 @pytest.mark.parametrize("frozen", [("encoder",), ()])
 def test_a_frozen_encoder_of_the_students_own_has_no_dropout(frozen, own, teacher, monkeypatch):
     """Its output is the same at each update, as a cached one would be."""
-    keys, encode = [], whisper.encode
+    keys, run_encoder = [], whisper.run_encoder
 
-    def encode_and_note(params, dims, log_mel, options, dropout_key=None):
+    def run_and_note(params, dims, log_mel, options, dropout_key=None, **how):
         if dims == own.student:
             keys.append(dropout_key)
-        return encode(params, dims, log_mel, options, dropout_key)
+        return run_encoder(params, dims, log_mel, options, dropout_key, **how)
 
-    monkeypatch.setattr(whisper, "encode", encode_and_note)
+    monkeypatch.setattr(whisper, "run_encoder", run_and_note)
     mesh = tiny.make_mesh_of_one()
     task = own._replace(frozen=frozen).task(mesh, teacher)
     batch = {

@@ -48,14 +48,20 @@ def test_complement_gives_ce_what_the_teacher_and_the_self_teacher_leave(step):
     ):
         a = 0.8 - 0.7 * min(step / 20, 1)
         m = 0.5 * min(max((step - 10) / 10, 0), 1)
-        np.testing.assert_allclose(weights, [1 - a - m, a, m], atol=1e-6)
-        assert {jnp.result_type(weight) for weight in weights} == {jnp.float32.dtype}
+        np.testing.assert_allclose(jax.tree.leaves(weights), [1 - a - m, a, m], atol=1e-6)
+        assert {leaf.dtype for leaf in jax.tree.leaves(weights)} == {jnp.float32.dtype}
 
 
 def test_constant_ce_weight_stays():
     schedule = linear_schedule(1.0, 0.0, 0, 10)
     for step in (0, 5, 10, 11):
         assert askd_weights(step, schedule, NEVER, 0.8).ce == jnp.float32(0.8)
+
+
+def test_the_weight_of_hidden_states_takes_nothing_from_the_complement():
+    schedule = linear_schedule(0.0, 3.0, 0, 10)
+    weights = askd_weights(5, constant_schedule(0.4), NEVER, None, schedule)
+    np.testing.assert_allclose(weights, [0.6, 0.4, 0.0, 1.5], rtol=1e-6)
 
 
 def test_weights_that_never_turn_negative_pass():

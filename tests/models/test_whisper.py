@@ -96,13 +96,23 @@ def _layers(stack):
 
 
 def _reference(params, dims, log_mel, tokens):
+    heard, said = _reference_layers(params, dims, log_mel, tokens)
+    encoder_states = _norm(params["encoder"]["norm"], heard[-1])
+    states = _norm(params["decoder"]["norm"], said[-1])
+    return encoder_states, states, states @ params["decoder"]["embed_tokens"].T
+
+
+def _reference_layers(params, dims, log_mel, tokens):
+    """The residual stream after each layer, of the encoder and of the decoder."""
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     encoder, decoder = params["encoder"], params["decoder"]
     x = _conv(encoder["conv2"], _conv(encoder["conv1"], log_mel, 1), 2) + encoder["positions"]
+    heard, said = [], []
     for layer in _layers(encoder):
         y = _norm(layer["attn_norm"], x)
         x = x + _attend(layer["attn"], dims.n_audio_head, y, y)
         x = x + _mlp(layer, x)
+        heard.append(x)
     encoder_states = _norm(encoder["norm"], x)
     x = decoder["embed_tokens"][tokens] + decoder["positions"][: tokens.shape[1]]
     for layer in _layers(decoder):
@@ -111,8 +121,8 @@ def _reference(params, dims, log_mel, tokens):
         y = _norm(layer["cross_attn_norm"], x)
         x = x + _attend(layer["cross_attn"], dims.n_text_head, y, encoder_states)
         x = x + _mlp(layer, x)
-    states = _norm(decoder["norm"], x)
-    return encoder_states, states, states @ decoder["embed_tokens"].T
+        said.append(x)
+    return heard, said
 
 
 def _mlp(layer, x):
@@ -242,6 +252,29 @@ def test_one_row_encoded_after_the_other_equals_all_at_once(params, dims, log_me
         params, dims, log_mel, ModelOptions(encodes_by_row=True)
     )
     np.testing.assert_allclose(encoder_states, plain[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        FLOAT32,
+        ModelOptions(rematerialise="everything"),
+        ModelOptions(rematerialise="all_but_projections"),
+        ModelOptions(encodes_by_row=True),
+    ],
+    ids=["plain", "recomputed", "recomputed in part", "by row"],
+)
+def test_the_states_after_each_layer_are_whispers(params, dims, log_mel, tokens, plain, options):
+    @jax.jit
+    def run(log_mel):
+        heard = whisper.run_encoder(params, dims, log_mel, options, keeps_layers=True)
+        said = whisper.run_decoder(params, dims, tokens, heard.output, options, keeps_layers=True)
+        return heard, said
+
+    expected = _reference_layers(params, dims, log_mel, tokens)
+    for found, layers, output in zip(run(log_mel), expected, plain[:2], strict=True):
+        np.testing.assert_allclose(found.layers, layers, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found.output, output, rtol=1e-5, atol=1e-5)
 
 
 def test_attention_by_head_equals_attention_of_all_heads_together(

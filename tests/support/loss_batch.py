@@ -36,7 +36,7 @@ def reference(student, teacher, self_teacher, labels, weights, temperature=1.0, 
     """Returns the `Reference` of logits (..., V) and labels (...)."""
     student = np.asarray(student, np.float64)
     ce_weight, teacher_weight, self_weight = (
-        np.full(labels.shape, np.float64(weight)) for weight in weights
+        np.full(labels.shape, np.float64(weight)) for weight in weights[:3]
     )
     hard, soft = _log_softmax(student), _log_softmax(student / temperature)
     one_hot = np.arange(student.shape[-1]) == labels[..., None]

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from fastwhisper_jax.models.attention import Attention
-from fastwhisper_jax.models.layers import EMBEDDING_STDDEV, MLP, Norm, stack_of_layers
+from fastwhisper_jax.models.layers import EMBEDDING_STDDEV, HIDDEN, MLP, Norm, stack_of_layers
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.partition import embedding_lookup, with_sharding_constraint
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -36,7 +36,9 @@ class DecoderLayer(nn.Module):
         causal = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
         cross_keys, cross_values = self.cross_attn.keys_values(encoder_states)
         x = self._residuals(x, normed, keys, values, causal, cross_keys, cross_values)
-        return with_sharding_constraint(x, self.options), None
+        x = with_sharding_constraint(x, self.options)
+        self.sow(HIDDEN, "states", x)
+        return x, None
 
     def cross_keys_values(self, encoder_states: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Projects encoder_states (B, S, D) to the keys and values (B, N, S, H) of the cache."""

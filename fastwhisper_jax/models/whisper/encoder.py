@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastwhisper_jax.models.attention import Attention
-from fastwhisper_jax.models.layers import MLP, Norm, gelu, stack_of_layers
+from fastwhisper_jax.models.layers import HIDDEN, MLP, Norm, gelu, stack_of_layers
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.partition import all_gather, with_sharding_constraint
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
@@ -74,7 +74,9 @@ class EncoderLayer(nn.Module):
         attended = self.attn(normed, *self.attn.keys_values(normed))
         x = x + self.dropout(attended, deterministic=deterministic)
         x = x + self.dropout(self.mlp(self.mlp_norm(x)), deterministic=deterministic)
-        return with_sharding_constraint(x, self.options), None
+        x = with_sharding_constraint(x, self.options)
+        self.sow(HIDDEN, "states", x)
+        return x, None
 
 
 class AudioEncoder(nn.Module):

@@ -6,18 +6,32 @@ only the part of the parameters that it names.
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from fastwhisper_jax.models.layers import HIDDEN
 from fastwhisper_jax.models.options import ModelOptions
 from fastwhisper_jax.models.whisper.decoder import TextDecoder
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.models.whisper.encoder import AudioEncoder
 
 Params = Mapping[str, Any]
+
+
+class StackStates(NamedTuple):
+    """The states of an encoder or a decoder, in the compute dtype. A decoder has T in place of S.
+
+    Attributes:
+        output: after the last LayerNorm.
+        layers: the residual stream after each layer; None where nobody asked for it.
+    """
+
+    output: Float[Array, "B S D"]
+    layers: Float[Array, "layers B S D"] | None = None
 
 
 def init_params(dims: ModelDimensions, key: jax.Array) -> dict[str, Any]:
@@ -54,13 +68,33 @@ def encode(
 
     Source: transformers `WhisperEncoder`; openai/whisper `AudioEncoder`.
     """
-    rngs = None if dropout_key is None else {"dropout": dropout_key}
-    variables = {"params": params["encoder"]}
+    return run_encoder(params, dims, log_mel, options, dropout_key).output
+
+
+def run_encoder(
+    params: Params,
+    dims: ModelDimensions,
+    log_mel: Float[Array, "B L M"],
+    options: ModelOptions,
+    dropout_key: jax.Array | None = None,
+    *,
+    keeps_layers: bool = False,
+) -> StackStates:
+    """Returns what `encode` does, and with `keeps_layers` the states after each layer."""
     encoder = AudioEncoder(dims, options)
-    if options.encodes_by_row and dropout_key is None:
-        return jax.lax.map(lambda row: encoder.apply(variables, row[None])[0], log_mel)
-    encoder_states = encoder.apply(variables, log_mel, rngs=rngs)
-    return cast(jax.Array, encoder_states)
+
+    def run(log_mel: jax.Array) -> StackStates:
+        return _run(encoder, params["encoder"], log_mel, key=dropout_key, keeps_layers=keeps_layers)
+
+    if not options.encodes_by_row or dropout_key is not None:
+        return run(log_mel)
+
+    def run_row(row: jax.Array) -> StackStates:
+        output, layers = run(row[None])
+        return StackStates(output[0], None if layers is None else layers[:, 0])
+
+    output, layers = jax.lax.map(run_row, log_mel)
+    return StackStates(output, None if layers is None else jnp.swapaxes(layers, 0, 1))
 
 
 def decode(
@@ -86,10 +120,36 @@ def decode(
 
     Source: transformers `WhisperDecoder`; openai/whisper `TextDecoder`.
     """
-    rngs = None if dropout_key is None else {"dropout": dropout_key}
-    variables = {"params": params["decoder"]}
-    states = TextDecoder(dims, options).apply(variables, tokens, encoder_states, rngs=rngs)
-    return cast(jax.Array, states)
+    return run_decoder(params, dims, tokens, encoder_states, options, dropout_key).output
+
+
+def run_decoder(
+    params: Params,
+    dims: ModelDimensions,
+    tokens: Int[Array, "B T"],
+    encoder_states: Float[Array, "B S D"],
+    options: ModelOptions,
+    dropout_key: jax.Array | None = None,
+    *,
+    keeps_layers: bool = False,
+) -> StackStates:
+    """Returns what `decode` does, and with `keeps_layers` the states after each layer."""
+    decoder = TextDecoder(dims, options)
+    arrays = tokens, encoder_states
+    return _run(decoder, params["decoder"], *arrays, key=dropout_key, keeps_layers=keeps_layers)
+
+
+def _run(
+    module: nn.Module,
+    params: Params,
+    *arrays: jax.Array,
+    key: jax.Array | None,
+    keeps_layers: bool,
+) -> StackStates:
+    rngs = None if key is None else {"dropout": key}
+    mutable = [HIDDEN] if keeps_layers else []
+    output, kept = module.apply({"params": params}, *arrays, rngs=rngs, mutable=mutable)
+    return StackStates(output, kept[HIDDEN]["layers"]["states"][0] if keeps_layers else None)
 
 
 def logits(params: Params, states: Float[Array, "*B T D"]) -> Float[Array, "*B T V"]:

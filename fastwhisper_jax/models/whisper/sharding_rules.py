@@ -17,6 +17,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"layers/.*/(scale|bias)$", P()),
     (r"conv[12]/kernel$", P(None, None, WIDTH_AXES)),
     (r"embed_tokens$", P(None, WIDTH_AXES)),
+    (r"hidden_maps/.*kernel$", P(None, "fsdp")),
     (r"positions$", P(None, WIDTH_AXES)),
     (r"(scale|bias)$", P()),
     (r"(step|count)$", P()),
