@@ -68,13 +68,13 @@ def main() -> None:
         buckets=config.data.target_buckets,
         context_seconds=dims.context_seconds,
     )
-    schedule = make_batch_schedule(config, corpus, dims.context_seconds)
+    schedule = make_batch_schedule(config, corpus, teacher.windows)
     count = max(options.batches, options.steps + 1)
     layouts = [schedule[step % len(schedule)] for step in range(count)]
     make_batch = functools.partial(
         collate,
         corpus=corpus,
-        load_inputs=functools.partial(audio_inputs, samples=dims.n_samples),
+        load_inputs=audio_inputs,
         end_of_text=decoding_rules(teacher.generation_config).end_of_text,
     )
     feed = functools.partial(

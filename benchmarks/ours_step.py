@@ -91,18 +91,16 @@ def cached_batches(
         for row in generator.integers(0, dims.n_vocab, (len(utterances), label_tokens))
     )
     sizes = (UtteranceSize(30.0, PROMPT_TOKENS, label_tokens),) * len(utterances)
-    encoder_shape = (dims.n_audio_ctx, dims.n_state)
     encoder, teacher = ArrayStore(folder / "encoder"), ArrayStore(folder / "teacher")
-    for store, shape, dtype in (
-        (encoder, encoder_shape, np.float16),
-        (teacher, (length, dims.n_state), np.float32),
-    ):
+    cache = EncoderCache(encoder, {key_of(u): u.id for u in utterances}, dims.n_state)
+    states = TeacherCache(cache.load_inputs, teacher, {u: u.id for u in utterances}, dims.n_state)
+    for store in (encoder, teacher):
         store.folder.mkdir()
-        for utterance in utterances:
-            array = generator.standard_normal(shape, dtype=np.float32)
-            store.write(utterance.id, array.astype(dtype))
-    cache = EncoderCache(encoder, {key_of(u): u.id for u in utterances}, encoder_shape)
-    states = TeacherCache(cache, teacher, {u: u.id for u in utterances}, dims.n_state)
+    for utterance in utterances:
+        array = generator.standard_normal((dims.n_audio_ctx, dims.n_state), dtype=np.float32)
+        encoder.write(cache.name(utterance, dims.context_seconds), array.astype(np.float16))
+        array = generator.standard_normal((length, dims.n_state), dtype=np.float32)
+        teacher.write(states.names[utterance], array)
     make_batch = functools.partial(
         collate,
         corpus=Corpus(utterances, tokens, sizes, ""),
@@ -112,7 +110,7 @@ def cached_batches(
     rows = [(i,) for i in range(2 * batch_size)]
     halves = tuple(rows[:batch_size]), tuple(rows[batch_size:])
     return device_batches(
-        [BatchLayout(length, halves[step % 2]) for step in range(steps)],
+        [BatchLayout(length, halves[step % 2], dims.context_seconds) for step in range(steps)],
         lambda layout, local_rows: make_batch(layout, local_rows=local_rows),
         lambda batch, step: batch,
         mesh,

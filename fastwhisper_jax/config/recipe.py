@@ -75,16 +75,15 @@ def from_json(text: str) -> Config:
 
 
 def _renamed(values: Any) -> Any:
-    """The values of an earlier version's config under today's names."""
-    if not isinstance(values, dict):
-        return values
-    student, data = (dict(values.get(section) or {}) for section in ("student", "data"))
-    if "context_seconds" in student:
+    """The values of an earlier version's config, changed to today's names."""
+    sections = values if isinstance(values, dict) else {}
+    student, data = sections.get("student"), sections.get("data")
+    if isinstance(student, dict) and "context_seconds" in student:
         seconds = student.pop("context_seconds")
         student["windows_seconds"] = None if seconds is None else [seconds]
-    if "encoder_cache" in data:
+    if isinstance(data, dict) and "encoder_cache" in data:
         data["cache"] = data.pop("encoder_cache")
-    return values | {"student": student, "data": data}
+    return values
 
 
 def _from_dict(section: type, values: Any) -> Any:

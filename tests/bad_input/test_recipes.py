@@ -58,11 +58,13 @@ def test_a_recipe_that_makes_no_config_is_refused(world, refused, content, named
         (["--data.eval", "dev="], "must hold paths, or NAME=PATH"),
         (["--data.eval", "ema=c"], "and '.' other than 'ema'; begin"),
         (["--data.eval", "a=b", "a=b"], "must name each source of a set once, not a=b twice"),
-        (["--data.time_masks=2", "--data.cache=c"], "cannot be used with concatenation or"),
-        (["--student.frozen=none", "--data.cache=c"], "needs the teacher's own encoder"),
+        (["--data.concatenate_probability=1", "--data.cache=c"], "cannot be used with concatenat"),
         (["--student.decoder_layers", 3], "but the teacher has 2 layers; choose 1 to 2"),
         (["--student.decoder_layers", 1, 0], "student.decoder_layers=(1, 0): layer indices must"),
-        (["--student.context_seconds", 31], "at most the teacher's 30"),
+        (["--student.windows_seconds", 4, 31], "at most the teacher's 30"),
+        (["--student.windows_seconds", 8, 4], "windows_seconds=(8.0, 4.0) must be ascending"),
+        (["--student.windows_seconds", 0.25, 30], "whole encoder positions: multiples of 0.02 s"),
+        (["--student.windows_seconds", 4, 12.5], "must end with whole seconds"),
         (["--student.frozen", "encodr"], "student.frozen='encodr' names no parameter; paths start"),
         (["--student.frozen", "encoder", "decoder"], "leaves nothing to train; unfreeze some part"),
         (
@@ -162,7 +164,7 @@ def test_a_run_of_another_config_is_not_resumed(world, refused):
     refused(world.train("--optimizer.warmup", 1), ": optimizer.warmup=1 (was 1.0); go on")
 
 
-def test_a_run_of_another_version_is_not_resumed(world, refused):
+def test_a_run_of_a_later_version_is_not_resumed(world, refused):
     path = world.unfinished_run() / "config.json"
     values = json.loads(path.read_text())
     values["mesh"]["expert"] = 2
@@ -182,7 +184,7 @@ def test_a_run_directory_that_cannot_be_made_is_refused(world, refused, below):
     refused(world.train(run_dir=file / below), named)
 
 
-def test_an_encoder_cache_that_cannot_be_made_is_refused(world, refused):
+def test_a_cache_that_cannot_be_made_is_refused(world, refused):
     file = world.path("notes")
     overrides = ("--data.cache", file / "cache")
     refused(world.train(*overrides), f"data.cache {file}/cache: {file} is a file; choose a")

@@ -69,7 +69,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def train(fastwhisper, tiny_recipe, tiny_manifest, folder):
-    """Trains in a folder of this name. All of these runs share an encoder cache."""
+    """Trains in a folder of this name. All of these runs share a cache."""
 
     def train(name, *more, evaluates=False):
         options = ["--data.cache", folder / "cache", *more]
@@ -128,13 +128,15 @@ def report(fastwhisper, exported, tiny_manifest, folder):
     return path, done
 
 
-def test_train_prints_models_data_and_the_next_command(whole, tiny_teacher, tiny_manifest):
+def test_train_prints_models_data_and_the_next_command(whole, folder, tiny_teacher, tiny_manifest):
     lines = whole[1].out.splitlines()
     assert lines[0].startswith(f"teacher: {tiny_teacher}, ") and "parameters" in lines[0]
     assert "decoder layers 1 of the teacher; frozen: encoder" in lines[1]
     assert lines[2].startswith(f"train on {tiny_manifest}: 8 utterances")
     assert lines[3].startswith(f"evaluate on {tiny_manifest}: 8 utterances")
-    assert lines[4].startswith(f"{STEPS} steps of 8 utterances on 8 cpu device(s), mesh data 8 x ")
+    kept = "the teacher's decoder states and the student's encoder states"
+    assert lines[4] == f"cache {folder}/cache: {kept}"
+    assert lines[5].startswith(f"{STEPS} steps of 8 utterances on 8 cpu device(s), mesh data 8 x ")
     assert lines[-1] == f"done; export the student with: fastwhisper export {whole[0]} --out DIR"
 
 

@@ -26,6 +26,7 @@ FIELDS = {
     "mesh",
     "global_batch_size",
     "target_tokens",
+    "window_seconds",
     "argument_gib",
     "temp_gib",
     "hbm_gib",

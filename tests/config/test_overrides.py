@@ -140,7 +140,7 @@ def test_an_unusable_override_is_refused_with_what_would_be_right(arguments, mes
         ("optimizer.lerning_rate", "optimizer.learning_rate"),
         ("dropout", "student.dropout"),
         ("batch_size", "training.eval_batch_size"),
-        ("encoder-cache", "data.cache"),
+        ("target-bucket", "data.target_buckets"),
         ("xyz", None),
     ],
 )

@@ -25,7 +25,8 @@ CHANGED = Config(
         path="other",
         encoder_layers=(0, 3),
         decoder_layers=None,
-        context_seconds=10.0,
+        windows_seconds=(2.0, 10.0),
+        margin_seconds=0.5,
         frozen=(),
         dropout=0.25,
         dtype="bfloat16",
@@ -38,6 +39,7 @@ CHANGED = Config(
         task="translate",
         target_buckets=(16, 448),
         concatenate_probability=0.5,
+        longer_window_probability=0.125,
         timestamp_probability=0.25,
         time_masks=2,
         time_mask_frames=40,
@@ -79,7 +81,7 @@ def test_fields_yields_every_field_once_with_its_value():
     assert leaves["objective.teacher_weight.boundaries"] == (10, 0.5)
     defaults = {name: value for name, _, value in fields(Config())}
     same = {name for name, value in leaves.items() if defaults[name] == value}
-    # SpecAugment excludes the cache. The schedules leave the others unused.
+    # Concatenation excludes the cache. The schedules leave the others unused.
     assert same == {
         "data.cache",
         "objective.teacher_weight.init_value",
@@ -115,17 +117,43 @@ def test_json_gives_back_the_config_down_to_the_types(config):
     assert repr(again) == repr(config)
 
 
+def test_json_of_an_earlier_version_is_read_and_what_it_lacks_has_its_default():
+    values = json.loads(to_json(CHANGED))
+    for section, names in {
+        "student": ("windows_seconds", "margin_seconds"),
+        "data": ("longer_window_probability", "cache"),
+    }.items():
+        for name in names:
+            del values[section][name]
+    del values["mesh"]
+    values["student"]["context_seconds"] = 10.0
+    values["data"]["encoder_cache"] = None
+    expected = dataclasses.replace(
+        CHANGED,
+        student=dataclasses.replace(CHANGED.student, windows_seconds=(10.0,), margin_seconds=0.0),
+        data=dataclasses.replace(CHANGED.data, longer_window_probability=0.0),
+        mesh=MeshConfig(),
+    )
+    assert from_json(json.dumps(values)) == expected
+    values["student"]["context_seconds"] = None
+    values["data"] |= {"encoder_cache": "cache", "concatenate_probability": 0.0}
+    earlier = from_json(json.dumps(values))
+    assert (earlier.student.windows_seconds, earlier.data.cache) == (None, "cache")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda values: values.update(extra=1), r"\['extra'\].*use the version that wrote it"),
         (lambda values: values["data"].update(eva=1), r"DataConfig has other fields.*\['eva'\]"),
         (lambda values: values.update(mesh=3), r"MeshConfig has other fields.*\(3\)"),
+        (lambda values: values.update(student=3), r"StudentConfig has other fields.*\(3\)"),
+        (lambda values: values.update(data=None), r"DataConfig has other fields.*\(None\)"),
         (lambda values: values["mesh"].update(fsdp="2"), "fsdp='2' must be int"),
         (lambda values: values["mesh"].update(fsdp=0), "fsdp=0 must be at least 1"),
     ],
 )
-def test_json_of_another_version_is_refused(damage, message):
+def test_json_of_a_later_version_is_refused(damage, message):
     values = json.loads(to_json(Config()))
     damage(values)
     with pytest.raises(InputError, match=message):

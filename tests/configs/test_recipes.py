@@ -88,7 +88,8 @@ def test_its_steps_have_the_shapes_of_its_state_in_every_phase(recipe):
     state = abstract_state(task, schedule.optimizer, mesh)
 
     rows, length = training.global_batch_size, config.data.target_buckets[0]
-    batch = batch_shapes(config, teacher, mesh, rows, length, schedule.teacher_end > 0)
+    runs_teacher, window = schedule.teacher_end > 0, student.windows.longest
+    batch = batch_shapes(config, models, mesh, rows, length, runs_teacher, window)
 
     phases = {schedule.phase(step) for step in range(total_steps)}
     for phase in phases:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.config import (
     Config,
     ObjectiveConfig,
@@ -71,11 +72,14 @@ def test_the_compiled_step_has_the_flops_of_the_models_sizes(
         objective=ObjectiveConfig(teacher_weight=weight, self_weight=weight),
     )
     dims = dataclasses.replace(SMALL, n_text_layer=2)
-    student = StudentSpec(dims, tuple(range(4)), (0, 3), shares_encoder=bool(frozen))
+    windows = Windows((SMALL.context_seconds,))
+    student = StudentSpec(dims, tuple(range(4)), (0, 3), bool(frozen), windows)
     models = PairShapes(SMALL, student, param_shapes(dims, "float32"))
     teacher_params = with_shardings(param_shapes(SMALL, "bfloat16"), mesh)
     schedule = make_run_schedule(config.objective, config.optimizer, 10)
-    compiler = RecipeCompiler(config, models, teacher_params, schedule, mesh, slice_)
+    compiler = RecipeCompiler(
+        config, models, teacher_params, schedule, mesh, slice_, window_seconds=windows.longest
+    )
     measured = compiler.step(phase, ROWS, TOKENS)
     assert measured is not None
     assert measured.cost.flops == pytest.approx(compiler.closed_form(phase, ROWS, TOKENS), rel=0.05)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.data.batching import BatchLayout, BatchRules, UtteranceSize
 from fastwhisper_jax.data.corpus import Corpus, UtteranceTokens
 from fastwhisper_jax.data.loader import audio_inputs, prefetch_to_device, read_batches
@@ -19,6 +20,7 @@ from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.models.whisper.tokens import decoder_arrays
 
 _END = 9
+WINDOW_SECONDS = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,10 @@ def schedule(utterances, tokens):
         for u, t in zip(utterances, tokens, strict=True)
     ]
     rules = BatchRules(
-        global_batch_size=4, buckets=(4, 8, 16), context_seconds=0.5, join_probability=0.5
+        global_batch_size=4,
+        buckets=(4, 8, 16),
+        windows=Windows((WINDOW_SECONDS,)),
+        join_probability=0.5,
     )
     return BatchSchedule(sizes, rules, epochs=3)
 
@@ -56,7 +61,7 @@ def assemble(utterances, tokens):
     return functools.partial(
         collate,
         corpus=Corpus(tuple(utterances), tuple(tokens), (), ""),
-        load_inputs=functools.partial(audio_inputs, samples=8_000),
+        load_inputs=audio_inputs,
         end_of_text=_END,
     )
 
@@ -72,7 +77,7 @@ def _prefetch_threads():
 
 
 def test_a_batch_has_the_shapes_and_dtypes_of_its_contract(assemble):
-    batch = assemble(BatchLayout(8, ((0,), (4, 1), (), ())))
+    batch = assemble(BatchLayout(8, ((0,), (4, 1), (), ()), WINDOW_SECONDS))
     assert {name: (array.shape, array.dtype.name) for name, array in batch.items()} == {
         "audio": ((4, 8_000), "float32"),
         "frames": ((4,), "int32"),
@@ -83,7 +88,7 @@ def test_a_batch_has_the_shapes_and_dtypes_of_its_contract(assemble):
 
 
 def test_an_empty_row_is_silence_without_targets(assemble):
-    batch = assemble(BatchLayout(8, ((0,), ())))
+    batch = assemble(BatchLayout(8, ((0,), ()), WINDOW_SECONDS))
     assert not batch["audio"][1].any()
     assert batch["frames"].tolist() == [1, 0]
     assert not batch["label_mask"][1].any()
@@ -91,7 +96,7 @@ def test_an_empty_row_is_silence_without_targets(assemble):
 
 
 def test_joined_utterances_lie_back_to_back_with_their_labels_joined(utterances, tokens, assemble):
-    batch = assemble(BatchLayout(16, ((4, 1),)))
+    batch = assemble(BatchLayout(16, ((4, 1),), WINDOW_SECONDS))
     expected = np.concatenate([np.full(800, 0.05, "f4"), np.full(320, 0.02, "f4")])
     np.testing.assert_array_equal(batch["audio"][0, :1_120], expected)
     assert not batch["audio"][0, 1_120:].any()
@@ -103,7 +108,7 @@ def test_joined_utterances_lie_back_to_back_with_their_labels_joined(utterances,
 
 def test_a_row_with_timestamps_says_when_each_utterance_is_spoken(utterances, tokens, assemble):
     """The prompt's last token, no timestamps, is 2; so 3 is 0.00 s, and 6 is 0.06 s."""
-    batch = assemble(BatchLayout(16, ((3, 1), (1,)), frozenset({3})))
+    batch = assemble(BatchLayout(16, ((3, 1), (1,)), WINDOW_SECONDS, frozenset({3})))
     row = decoder_arrays((1,), (3, *tokens[3].label, 5, 5, *tokens[1].label, 6), 16, _END)
     plain = decoder_arrays((1, 2), tokens[1].label, 16, _END)
     for name in ("input_ids", "labels", "label_mask"):
@@ -112,8 +117,17 @@ def test_a_row_with_timestamps_says_when_each_utterance_is_spoken(utterances, to
 
 def test_a_part_of_a_file_is_loaded_as_such(utterances):
     part = Utterance("p", utterances[9].audio, offset=0.02, duration=0.05)
-    batch = audio_inputs([[part]], 8, samples=8_000)
+    batch = audio_inputs([[part]], BatchLayout(8, (), WINDOW_SECONDS))
     assert int((batch["audio"][0] != 0).sum()) == 800
+
+
+def test_a_batch_holds_the_audio_of_its_window(utterances):
+    rows = [[utterances[3], utterances[1]], []]
+    short, long = (audio_inputs(rows, BatchLayout(8, (), seconds)) for seconds in (0.08, 0.5))
+    assert (short["audio"].shape, long["audio"].shape) == ((2, 1_280), (2, 8_000))
+    np.testing.assert_array_equal(short["audio"], long["audio"][:, :1_280])
+    assert not long["audio"][:, 1_280:].any()
+    np.testing.assert_array_equal(short["frames"], long["frames"])
 
 
 def test_the_shares_of_two_processes_tile_the_global_batch(schedule, assemble):
@@ -146,13 +160,13 @@ def test_starting_at_a_step_equals_continuing_from_it(schedule, assemble):
 def test_what_replaces_audio_joins_the_batch(utterances, tokens):
     seen = []
 
-    def cached(rows, target_length):
+    def cached(rows, layout):
         seen.append([[u.id for u in row] for row in rows])
-        assert target_length == 8
+        assert layout == wanted
         return {"encoder_states": np.zeros((len(rows), 3, 2), np.float16)}
 
-    layout = BatchLayout(8, ((4,), ()))
-    batch = collate(layout, Corpus(utterances, tokens, (), ""), cached, end_of_text=_END)
+    wanted = BatchLayout(8, ((4,), ()), WINDOW_SECONDS)
+    batch = collate(wanted, Corpus(utterances, tokens, (), ""), cached, end_of_text=_END)
     assert batch.keys() == {"encoder_states", "input_ids", "labels", "label_mask"}
     assert seen == [[["4"], []]]
 
@@ -204,7 +218,7 @@ def test_the_interpreter_ends_at_once_and_silently_with_batches_unread(ending):
             time.sleep(0.05)
             return {{}}
 
-        layouts = [BatchLayout(8, ((0,),))] * 1000
+        layouts = [BatchLayout(8, ((0,),), 1.0)] * 1000
         batches = prefetch_to_device(read_batches(layouts, slow), lambda batch: batch)
         next(batches)
         {ending}

@@ -3,6 +3,7 @@ import random
 
 import pytest
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.data.batching import BatchRules, UtteranceSize, epoch_layouts
 from fastwhisper_jax.data.schedule import BatchSchedule
 from fastwhisper_jax.errors import InputError
@@ -16,7 +17,9 @@ def _sizes(count: int) -> list[UtteranceSize]:
 
 
 def _rules(**changes) -> BatchRules:
-    return BatchRules(global_batch_size=8, buckets=(16, 32, 64), context_seconds=30.0, **changes)
+    return BatchRules(
+        global_batch_size=8, buckets=(16, 32, 64), windows=Windows((30.0,)), **changes
+    )
 
 
 @pytest.mark.parametrize("joining", [{}, _JOINING])

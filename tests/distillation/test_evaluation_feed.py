@@ -59,7 +59,8 @@ def test_error_rates_read_with_the_threads_of_the_recipe(config, audio, monkeypa
     tokenizer = SimpleNamespace(decode=str)
     corpus, mesh = tiny.make_corpus(audio), tiny.make_mesh_of_one()
     corpora = {"": corpus, "dev": corpus}
-    score = scoring.make_score_params(config, tiny.STUDENT, rules, corpora, None, tokenizer, mesh)
+    student = tiny.pair_shapes().student
+    score = scoring.make_score_params(config, student, rules, corpora, None, tokenizer, mesh)
     rates = {"eval_wer": 0.5, "eval_cer": 0.25, "eval_loops": 3}
     assert score({}) == rates | {f"dev/{name}": rate for name, rate in rates.items()}
     assert read[0][-1] == 16

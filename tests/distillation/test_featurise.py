@@ -41,6 +41,26 @@ def test_evaluation_is_not_augmented(batch, featurise):
     assert not np.allclose(featurise(batch, jnp.int32(5))["log_mel"], plain, atol=1e-2)
 
 
+def test_a_teacher_hears_its_own_window_without_masks(batch):
+    """Whatever the student hears of it."""
+    plain = jax.jit(log_mel_spectrogram, static_argnums=1)
+    window = {"audio": batch["audio"][:, :8_000], "frames": np.full(2, 50, np.int32)}
+    whole = np.pad(window["audio"], ((0, 0), (0, 8_000)))
+    for augments in (True, False):
+        data = AUGMENTED if augments else DataConfig()
+        made = make_featurise(8, data, seed=3, augments=True, teacher_seconds=1.0)(window, 5)
+        assert made.keys() == {"log_mel", "teacher_log_mel"}
+        np.testing.assert_allclose(made["teacher_log_mel"], plain(whole, 8), atol=1e-5)
+        heard = plain(window["audio"], 8)
+        assert made["log_mel"].shape == heard.shape == (2, 50, 8)
+        assert np.allclose(made["log_mel"], heard, atol=1e-5) != augments
+    # In the teacher's own window it shares what the student hears, but for the masks.
+    masked = make_featurise(8, AUGMENTED, seed=3, augments=True, teacher_seconds=1.0)(batch, 5)
+    np.testing.assert_allclose(masked["teacher_log_mel"], plain(batch["audio"], 8), atol=1e-5)
+    shared = make_featurise(8, DataConfig(), seed=3, augments=True, teacher_seconds=1.0)(batch, 5)
+    assert shared.keys() == {"log_mel", "labels"}
+
+
 def test_audio_is_replaced_and_all_else_passes(batch, featurise):
     made = featurise(batch, jnp.int32(0))
     assert made.keys() == {"log_mel", "labels"}

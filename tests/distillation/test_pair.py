@@ -7,6 +7,7 @@ import weakref
 import jax
 import pytest
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.config import Config, DataConfig, StudentConfig, TeacherConfig
 from fastwhisper_jax.distillation import run as runs
 from fastwhisper_jax.distillation.pair import load_pair, student_spec
@@ -50,7 +51,7 @@ def test_a_student_of_a_model_with_longer_windows_hears_the_teachers(folder_of):
     [
         ({"n_vocab": 270}, "n_vocab is 262 in teacher"),
         ({"n_mels": 16}, "n_mels is 8 in teacher"),
-        ({"n_audio_ctx": 50}, r"context_seconds=none .* at most student\.path's 1$"),
+        ({"n_audio_ctx": 50}, r"windows_seconds=\(30.0,\) must be at most student\.path's 1 s$"),
     ],
 )
 def test_a_student_of_a_model_that_does_not_fit_is_neither_trained_nor_planned(
@@ -87,7 +88,8 @@ CACHED = DataConfig(cache="cache")
         {},
         {"encoder_layers": 6},
         {"encoder_layers": (0, 1, 2, 3, 4, 5)},
-        {"context_seconds": 30.0},
+        {"windows_seconds": (30.0,)},
+        {"windows_seconds": (4.0, 30.0)},
         {"path": "openai/whisper-base"},
         {"path": "./openai/whisper-base"},
     ],
@@ -106,20 +108,57 @@ def test_the_encoder_is_shared_however_the_same_model_is_spelt(tiny_dims, same):
         {"path": "other"},
         {"encoder_layers": 5},
         {"encoder_layers": (1, 2)},
-        {"context_seconds": 10.0},
+        {"windows_seconds": (10.0,)},
     ],
 )
-def test_another_encoder_is_not_shared_and_a_cache_of_the_teachers_is_refused(tiny_dims, changes):
+def test_another_encoder_is_not_shared_and_may_be_cached(tiny_dims, changes):
     teacher = dataclasses.replace(tiny_dims, n_audio_layer=6)
-    student = StudentConfig(**changes)
-    assert not student_spec(Config(student=student), teacher, teacher).shares_encoder
-    with pytest.raises(InputError, match="needs the teacher's own encoder.*cache=none"):
-        student_spec(Config(student=student, data=CACHED), teacher, teacher)
+    config = Config(student=StudentConfig(**changes), data=CACHED)
+    assert not student_spec(config, teacher, teacher).shares_encoder
+
+
+def windows_of(dims, windows, teacher=1500, origin=1500, **margin):
+    """A student's windows and encoder positions; teacher and origin have so many positions."""
+    config = Config(student=StudentConfig(windows_seconds=windows, **margin))
+    models = (dataclasses.replace(dims, n_audio_ctx=n) for n in (teacher, origin))
+    spec = student_spec(config, *models)
+    return spec.windows, spec.dims.n_audio_ctx
+
+
+def test_a_students_positions_are_those_of_its_longest_window(tiny_dims):
+    named = windows_of(tiny_dims, (0.5, 4, 20), margin_seconds=1.5)
+    assert named == (Windows((0.5, 4.0, 20.0), margin_seconds=1.5), 1000)
+    assert windows_of(tiny_dims, None) == (Windows((30.0,)), 1500)
+
+
+def test_the_windows_of_a_student_of_another_model_are_at_most_those_of_both(tiny_dims):
+    assert windows_of(tiny_dims, None, teacher=500)[1] == 500
+    assert windows_of(tiny_dims, (2.0, 5.0), teacher=500)[1] == 250
+    assert windows_of(tiny_dims, (10.0,), origin=500)[1] == 500
+    with pytest.raises(InputError, match=r"windows_seconds=\(2.0, 11.0\) .* the teacher's 10 s$"):
+        windows_of(tiny_dims, (2.0, 11.0), teacher=500)
+    with pytest.raises(InputError, match=r"windows_seconds=\(11.0,\) .* student\.path's 10 s$"):
+        windows_of(tiny_dims, (11.0,), origin=500)
+
+
+@pytest.mark.parametrize(
+    ("windows", "words"),
+    [
+        ((31.0,), "at most the teacher's 30 s"),
+        ((4.0, 30.5), "at most the teacher's 30 s"),
+        ((0.25, 30.0), "must be whole encoder positions: multiples of 0.02 s"),
+        ((4.0, 12.5), "must end with whole seconds"),
+    ],
+)
+def test_windows_that_no_student_can_have_are_refused(tiny_dims, windows, words):
+    with pytest.raises(InputError) as raised:
+        windows_of(tiny_dims, windows)
+    assert f"student.windows_seconds={windows}" in str(raised.value) and words in str(raised.value)
 
 
 def test_a_student_of_the_teachers_own_folder_is_the_teachers(tiny_teacher):
     teacher = TeacherConfig(path=str(tiny_teacher))
-    student = StudentConfig(path=f"{tiny_teacher}/", encoder_layers=1, context_seconds=30.0)
+    student = StudentConfig(path=f"{tiny_teacher}/", encoder_layers=1, windows_seconds=(30.0,))
     pair = both(Config(teacher=teacher, student=student))
     assert pair.student.shares_encoder and pair.origin == pair.teacher.folder
 

@@ -2,17 +2,20 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from support import tiny_run as tiny
 
+from fastwhisper_jax.data.batching import BatchLayout
 from fastwhisper_jax.data.corpus import Corpus, UtteranceTokens
+from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.distillation import array_store
 from fastwhisper_jax.distillation import fill_caches as caching
 from fastwhisper_jax.distillation.array_store import ArrayStore, open_store
-from fastwhisper_jax.distillation.shapes import batch_shapes
+from fastwhisper_jax.distillation.run import make_batch_schedule
 from fastwhisper_jax.distillation.teacher_cache import (
     EncoderCache,
     TeacherCache,
@@ -24,6 +27,8 @@ from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.models import whisper
 from fastwhisper_jax.models.options import ModelOptions
 
+WINDOW = 0.06
+LONGER = 0.1
 SHAPE = (3, 4)
 
 
@@ -56,17 +61,29 @@ def test_another_stretch_of_the_same_audio_has_another_name(corpus, change):
 
 
 @pytest.fixture
-def folders_of(corpus, monkeypatch, tmp_path):
-    """folders_of(config, teacher) -> names of the stores of such a run; nothing is computed."""
+def load_cached(corpus, monkeypatch):
+    """load_cached(config, teacher, runs_teacher) -> what such a run reads; nothing is computed."""
     monkeypatch.setattr(caching.EncoderCache, "missing", lambda *_: [])
     monkeypatch.setattr(caching.TeacherCache, "fill", lambda *_: None)
+    mesh = tiny.make_mesh_of_one()
+    data = tiny.make_data(tiny.make_config(), corpus, mesh)
 
-    def folders(config, teacher):
-        mesh = tiny.make_mesh_of_one()
-        data = tiny.make_data(tiny.make_config(), corpus, mesh)
-        cached = caching.with_caches(config, teacher, teacher.params, data, mesh, True)
-        cache = cached.load_inputs.__self__  # type: ignore[attr-defined]
-        return cache.encoder.store.folder.name, cache.store.folder.name
+    def load_cached(config, teacher=None, runs_teacher=True):
+        pair = tiny.loaded_pair(config, teacher)
+        layouts = make_batch_schedule(config, corpus, pair.student.windows)
+        params = pair.teacher.params
+        return caching.with_caches(config, pair, params, data, layouts, mesh, runs_teacher)
+
+    return load_cached
+
+
+@pytest.fixture
+def folders_of(load_cached):
+    """folders_of(config, teacher) -> names of the stores of encoder and teacher of such a run."""
+
+    def folders(config, teacher=None):
+        cache = load_cached(config, teacher).load_inputs.__self__
+        return cache.student_inputs.__self__.store.folder.name, cache.store.folder.name
 
     return folders
 
@@ -91,34 +108,26 @@ def test_other_weights_or_another_dtype_share_nothing(folders_of, tmp_path):
     assert folders_of(half, teacher)[0] != encoder
 
 
-def test_a_run_that_shares_only_the_encoder_reads_only_its_store(folders_of, corpus, tmp_path):
+def test_another_platform_or_precision_shares_nothing():
+    """TPUs round products to bfloat16 where no precision is set."""
+    params = {"encoder": {"bias": np.zeros(2, np.float32)}}
+
+    def key(platform):
+        devices = np.array([SimpleNamespace(platform=platform)])
+        mesh = SimpleNamespace(size=1, shape={"tensor": 1}, devices=devices)
+        return caching._encoder(params, tiny.TEACHER, "float32", params, mesh).key  # type: ignore[arg-type]
+
+    assert key("cpu") == key("cpu") != key("tpu")
+    with jax.default_matmul_precision("highest"):
+        precise = key("tpu")
+    assert precise != key("tpu")
+
+
+def test_a_run_that_shares_only_the_encoder_reads_only_its_store(load_cached, tmp_path):
     """Cross-entropy alone: the teacher's decoder is not asked."""
-    config = tiny.make_config(str(tmp_path))
-    mesh = tiny.make_mesh_of_one()
-    data = tiny.make_data(tiny.make_config(), corpus, mesh)
-    teacher = tiny.teacher_model()
-    cached = caching.with_caches(config, teacher, teacher.params, data, mesh, False)
-    assert isinstance(cached.load_inputs.__self__, EncoderCache)  # type: ignore[attr-defined]
+    cached = load_cached(tiny.make_config(str(tmp_path)), runs_teacher=False)
+    assert isinstance(cached.load_inputs.__self__, EncoderCache)
     assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == ["encoder"]
-
-
-@pytest.mark.parametrize("runs_teacher", [False, True])
-@pytest.mark.parametrize("timestamps", [0.0, 0.5])
-def test_a_plan_counts_the_batches_that_training_reads(
-    corpus, monkeypatch, tmp_path, runs_teacher, timestamps
-):
-    monkeypatch.setattr(caching.EncoderCache, "missing", lambda *_: [])
-    monkeypatch.setattr(caching.TeacherCache, "fill", lambda *_: None)
-    config = tiny.make_config(str(tmp_path))
-    changed = dataclasses.replace(config.data, timestamp_probability=timestamps)
-    config = dataclasses.replace(config, data=changed)
-    mesh, teacher = tiny.make_mesh_of_one(), tiny.teacher_model()
-    data = tiny.make_data(tiny.make_config(), corpus, mesh)
-    cached = caching.with_caches(config, teacher, teacher.params, data, mesh, runs_teacher)
-    reads_states = isinstance(cached.load_inputs.__self__, TeacherCache)  # type: ignore[attr-defined]
-    planned = batch_shapes(config, teacher.dims, mesh, 4, tiny.LENGTH, runs_teacher)
-    assert "encoder_states" in planned
-    assert ("teacher_states" in planned) == reads_states == (runs_teacher and not timestamps)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -148,7 +157,16 @@ def test_a_root_that_cannot_be_written_is_an_input_error(tmp_path):
 
 @pytest.fixture
 def encoder_cache(corpus, tmp_path):
-    return EncoderCache(open_store(tmp_path, "encoder"), audio_names(corpus.utterances), SHAPE)
+    store = open_store(tmp_path, "encoder")
+    return EncoderCache(store, audio_names(corpus.utterances), SHAPE[1])
+
+
+def heard(utterances, window=WINDOW):
+    return [(utterance, window) for utterance in utterances]
+
+
+def layout_of(window):
+    return BatchLayout(target_length=12, rows=(), window_seconds=window)
 
 
 class Encoder:
@@ -157,23 +175,24 @@ class Encoder:
     def __init__(self):
         self.asked = []
 
-    def __call__(self, rows):
+    def __call__(self, rows, window):
         self.asked.append([row[0].id if row else None for row in rows])
         values = [float(row[0].id) if row else np.nan for row in rows]
-        return np.broadcast_to(np.array(values)[:, None, None], (len(rows), *SHAPE))
+        shape = len(rows), round(50 * window), SHAPE[1]
+        return np.broadcast_to(np.array(values)[:, None, None], shape)
 
 
 def test_a_partly_filled_cache_is_completed_and_nothing_is_computed_again(corpus, encoder_cache):
     utterances = corpus.utterances
-    encoder_cache.fill(utterances[:6], Encoder(), 4, lambda _: None)
+    encoder_cache.fill(heard(utterances[:6]), Encoder(), 4, lambda _: None)
     before = written_at(encoder_cache.store.folder)
-    missing = encoder_cache.missing(utterances)
-    assert [u.id for u in missing] == [u.id for u in utterances[6:]]
+    missing = encoder_cache.missing(heard(utterances))
+    assert missing == heard(utterances[6:])
     encode, told = Encoder(), []
     encoder_cache.fill(missing, encode, 4, told.append)
     assert encode.asked == [["06", "07", "08", "09"], ["10", None, None, None]]
     assert told == [4, 1]
-    assert encoder_cache.missing(utterances) == []
+    assert encoder_cache.missing(heard(utterances)) == []
     after = written_at(encoder_cache.store.folder)
     assert {name: after[name] for name in before} == before
     assert len(after) == len(utterances)
@@ -181,34 +200,51 @@ def test_a_partly_filled_cache_is_completed_and_nothing_is_computed_again(corpus
 
 def test_a_stretch_that_occurs_twice_is_computed_once(corpus, encoder_cache):
     again = dataclasses.replace(corpus.utterances[0], id="again", text="other")
-    assert [u.id for u in encoder_cache.missing([corpus.utterances[0], again])] == ["again"]
+    assert encoder_cache.missing(heard([corpus.utterances[0], again])) == heard([again])
+
+
+def test_each_window_that_an_utterance_is_heard_in_has_states_of_its_own(corpus, encoder_cache):
+    first, other = corpus.utterances[:2]
+    short = heard([first, other])
+    encoder_cache.fill(short, Encoder(), 4, lambda _: None)
+    long = heard([first], LONGER)
+    assert encoder_cache.missing([*short, *long]) == long
+    encode, told = Encoder(), []
+    encoder_cache.fill([*heard([other], LONGER), *short, *long], encode, 2, told.append)
+    assert encode.asked == [["00", "01"], ["01", "00"]]  # a batch has one window
+    assert told == [2, 2]
+    for window, positions in ((WINDOW, 3), (LONGER, 5)):
+        states = encoder_cache.load_inputs([[first]], layout_of(window))["encoder_states"]
+        assert states.shape == (1, positions, SHAPE[1])
 
 
 def test_rows_hold_what_was_kept_and_empty_rows_nothing(corpus, encoder_cache):
-    encoder_cache.fill(corpus.utterances, Encoder(), 4, lambda _: None)
+    encoder_cache.fill(heard(corpus.utterances), Encoder(), 4, lambda _: None)
     rows = [[corpus.utterances[7]], [], [corpus.utterances[2]]]
-    states = encoder_cache.load_inputs(rows, 12)["encoder_states"]
+    states = encoder_cache.load_inputs(rows, layout_of(WINDOW))["encoder_states"]
     assert states.dtype == np.float16 and states.shape == (3, *SHAPE)
     assert [set(row.flat) for row in states] == [{7.0}, {0.0}, {2.0}]
 
 
 def fill_teacher_cache(corpus, encoder_cache, store):
     """Fills by a stand-in for the decoder: a state is its token; returns what it was asked."""
-    cache = TeacherCache(encoder_cache, store, teacher_names(corpus, encoder_cache.names), 2)
+    names = teacher_names(corpus, encoder_cache.names)
+    cache = TeacherCache(encoder_cache.load_inputs, store, names, 2)
     asked = []
 
     def decode(batch):
         asked.append(batch["input_ids"])
         return np.repeat(batch["input_ids"][..., None], 2, axis=-1).astype(np.float32)
 
-    cache.fill(corpus, decode, 4, (8, 12), 60, lambda _: None)
+    load_inputs = encoder_cache.load_inputs
+    cache.fill(corpus, load_inputs, WINDOW, decode, 4, (8, 12), 60, lambda _: None)
     return cache, asked
 
 
 def test_teacher_states_are_completed_and_what_is_there_is_left_alone(
     corpus, encoder_cache, tmp_path
 ):
-    encoder_cache.fill(corpus.utterances, Encoder(), 4, lambda _: None)
+    encoder_cache.fill(heard(corpus.utterances), Encoder(), 4, lambda _: None)
     store = open_store(tmp_path, "teacher")
     cache, asked = fill_teacher_cache(corpus, encoder_cache, store)
     assert len(asked) == 3
@@ -229,10 +265,10 @@ def test_two_texts_of_one_audio_have_teacher_states_of_their_own(corpus, encoder
     other = dataclasses.replace(first, id="other")
     tokens = corpus.tokens[0], UtteranceTokens((1, 2), (9, 8, 7, 6))
     both = Corpus((first, other), tokens, (corpus.sizes[0],) * 2, "")
-    encoder_cache.fill([first], Encoder(), 4, lambda _: None)
+    encoder_cache.fill(heard([first]), Encoder(), 4, lambda _: None)
     cache, _ = fill_teacher_cache(both, encoder_cache, open_store(tmp_path, "teacher"))
     assert len(contents(cache.store.folder)) == 2
-    loaded = cache.load_inputs([[other], [], [first]], 12)
+    loaded = cache.load_inputs([[other], [], [first]], layout_of(WINDOW))
     states = loaded["teacher_states"][..., 0]
     np.testing.assert_array_equal(states[0], [1, 2, 9, 8, 7, 6, 0, 0, 0, 0, 0, 0])
     assert not states[1].any()
@@ -255,10 +291,9 @@ def test_bits_do_not_depend_on_what_else_stands_in_the_batch(corpus, tmp_path):
     assert contents(tmp_path / "mixed") == whole
 
     rows = [[utterance] for utterance in corpus.utterances[:4]]
-    cached = data.load_inputs(rows, tiny.LENGTH)
-    log_mel = caching.log_mel_spectrogram(
-        tiny.audio_inputs(rows, tiny.LENGTH, samples=tiny.TEACHER.n_samples)["audio"], 8
-    )
+    layout = BatchLayout(tiny.LENGTH, (), tiny.TEACHER.context_seconds)
+    cached = data.load_inputs(rows, layout)
+    log_mel = caching.log_mel_spectrogram(audio_inputs(rows, layout)["audio"], 8)
     encode = jax.jit(whisper.encode, static_argnums=(1, 3))
     encoder_states = encode(tiny.teacher_model().params, tiny.TEACHER, log_mel, ModelOptions())
     np.testing.assert_allclose(cached["encoder_states"], encoder_states, rtol=2e-3, atol=1e-3)

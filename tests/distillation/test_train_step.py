@@ -23,6 +23,13 @@ from fastwhisper_jax.training.task import Phase, SelfTeacher
 BEGIN, UPDATES = tiny_step.BEGIN, tiny_step.UPDATES
 ROWS, LENGTH = tiny_step.ROWS, tiny_step.LENGTH
 FLOAT32 = ModelOptions()
+SHORT_FRAMES = 60
+
+
+def in_short_window(batch):
+    """The student hears the first frames of what the teacher hears."""
+    short = batch["log_mel"][:, :SHORT_FRAMES]
+    return batch | {"log_mel": short, "teacher_log_mel": batch["log_mel"]}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +59,17 @@ def batches():
 
 @pytest.fixture(scope="module")
 def wide_batches(batches):
-    """Of 16 rows: two micro-batches for each of eight devices."""
+    """Of 16 rows: two micro-batches for each of eight devices. The student hears less."""
     pairs = zip(batches, batches[1:] + batches[:1], strict=True)
-    return [{name: np.concatenate([x[name], y[name]]) for name in x} for x, y in pairs]
+    return [
+        in_short_window({name: np.concatenate([x[name], y[name]]) for name in x}) for x, y in pairs
+    ]
+
+
+@pytest.fixture(scope="module")
+def window_batches(batches):
+    """Every other one in a short window."""
+    return [batches[0], *(in_short_window(batch) for batch in batches[1::2])]
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +82,11 @@ def shared():
 
 @pytest.fixture(scope="module")
 def own():
-    """Everything else: an encoder of its own, trained, of a shorter context; dropout, the gate, a
+    """Everything else: an encoder of its own, trained, of a shorter window; dropout, the gate, a
     snapshot as self teacher, two micro-batches, recomputed layers."""
-    short = ModelDimensions(**vars(tiny.STUDENT) | {"n_audio_ctx": 30, "n_audio_layer": 1})
+    short = ModelDimensions(
+        **vars(tiny.STUDENT) | {"n_audio_ctx": SHORT_FRAMES // 2, "n_audio_layer": 1}
+    )
     return tiny_step.Case(
         frozen=("encoder/conv1", "decoder/norm"),
         student=short,
@@ -97,6 +114,11 @@ def shared_run(shared_trainer, batches):
 
 
 @pytest.fixture(scope="module")
+def windows_run(shared_trainer, window_batches):
+    return shared_trainer.run(window_batches)
+
+
+@pytest.fixture(scope="module")
 def own_run(own_trainer, wide_batches):
     return own_trainer.run(wide_batches)
 
@@ -108,16 +130,19 @@ def case(request):
 
 
 @pytest.mark.parametrize(
-    "name, shape, rows",
+    "name, run, shape, rows, windows",
     [
-        ("shared", (8, 1, 1), "batches"),
-        ("shared", (1, 4, 2), "batches"),
-        ("own", (4, 2, 1), "wide_batches"),
-        ("own", (2, 2, 2), "wide_batches"),
+        ("shared", "shared_run", (8, 1, 1), "batches", 1),
+        ("shared", "shared_run", (1, 4, 2), "batches", 1),
+        ("shared", "windows_run", (4, 2, 1), "window_batches", 2),
+        ("own", "own_run", (4, 2, 1), "wide_batches", 1),
+        ("own", "own_run", (2, 2, 2), "wide_batches", 1),
     ],
 )
-def test_one_device_and_eight_make_the_same_updates(name, shape, rows, teacher, request):
-    states, rows_of_one = request.getfixturevalue(f"{name}_run")
+def test_one_device_and_eight_make_the_same_updates(
+    name, run, shape, rows, windows, teacher, request
+):
+    states, rows_of_one = request.getfixturevalue(run)
     eight = tiny_step.Trainer(request.getfixturevalue(name), teacher, shape)
     their_states, their_rows = eight.run(request.getfixturevalue(rows))
     for ours, theirs in zip(their_rows, rows_of_one, strict=True):
@@ -127,7 +152,7 @@ def test_one_device_and_eight_make_the_same_updates(name, shape, rows, teacher, 
         tiny_step.gradient(their_states[1]), tiny_step.gradient(states[1]), 1e-5
     )
     tiny_step.assert_trees_close(their_states[-1].params, states[-1].params, 1e-3)
-    assert eight.step._cache_size() == 1
+    assert eight.step._cache_size() == windows
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(shared, teacher, batches, shared_run):
@@ -305,6 +330,42 @@ def test_cached_encoder_and_teacher_states_make_the_update_of_the_log_mel(
     tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(after), 1e-2)
 
 
+@pytest.mark.parametrize("hears", ["less than the teacher", "SpecAugment"])
+def test_cached_teacher_states_make_the_update_of_a_teacher_that_hears_all(
+    hears, teacher, batches, shared_trainer, shared_run
+):
+    """Whatever the student hears, what the teacher says follows from its own window, unmasked."""
+    before, after = shared_run[0][:2]
+    clean = batches[0]["log_mel"]
+    batch = in_short_window(batches[0])
+    if hears == "SpecAugment":
+        batch["log_mel"] = np.where(np.arange(clean.shape[1])[:, None] < 20, 0.0, clean)
+    run_in_step, _ = shared_trainer.update(before, batch)
+
+    @jax.jit
+    def run_before(teacher, window):
+        encoder_states = whisper.encode(teacher, tiny.TEACHER, window, FLOAT32)
+        tokens = batch["input_ids"]
+        return encoder_states, whisper.decode(
+            teacher, tiny.TEACHER, tokens, encoder_states, FLOAT32
+        )
+
+    cached = {name: x for name, x in batch.items() if name != "teacher_log_mel"}
+    cached["teacher_states"] = np.asarray(run_before(teacher, clean)[1])
+    state, _ = shared_trainer.update(before, cached)
+    tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(run_in_step), 2e-6)
+    # The student's encoder in its window, as it is kept on disk.
+    cached["encoder_states"] = np.float16(run_before(teacher, cached.pop("log_mel"))[0])
+    state, _ = shared_trainer.update(before, cached)
+    tiny_step.assert_trees_close(tiny_step.gradient(state), tiny_step.gradient(run_in_step), 1e-2)
+    # And it is not what the student would learn from a teacher that heard as little.
+    apart = jax.tree.map(
+        lambda x, y: np.abs(x - y).max() / np.abs(y).max(),
+        *map(tiny_step.gradient, (after, run_in_step)),
+    )
+    assert max(jax.tree.leaves(apart)) > 1e-2
+
+
 def test_dropout_follows_the_step_so_that_a_resumed_run_draws_the_same(
     own_trainer, own_run, wide_batches
 ):
@@ -317,15 +378,16 @@ def test_dropout_follows_the_step_so_that_a_resumed_run_draws_the_same(
     assert abs(float(metrics["ce"][0] / metrics["ce"][1]) - rows[1]["ce"]) > 1e-4
 
 
-def test_one_compile_a_label_bucket(shared, teacher, batches):
+def test_one_compile_a_window_and_label_bucket(shared, teacher, batches):
     trainer = tiny_step.Trainer(shared._replace(phase=Phase(False, False)), teacher)
     encoder_states = np.ones((ROWS, tiny.TEACHER.n_audio_ctx, tiny.TEACHER.n_state), np.float16)
     long = [batch | {"encoder_states": encoder_states} for batch in batches]
     for batch in long:
         batch.pop("log_mel")
     short = long[0] | {n: long[0][n][:, :6] for n in ("input_ids", "labels", "label_mask")}
-    _, rows = trainer.run([long[0], short, long[1], short, long[2]])
-    assert trainer.step._cache_size() == 2
+    in_window = [batch | {"encoder_states": encoder_states[:, :30]} for batch in (long[0], short)]
+    _, rows = trainer.run([long[0], short, long[1], short, long[2], *in_window, *in_window])
+    assert trainer.step._cache_size() == 4
     # Of what the phase leaves out, there is no mean.
     assert all(np.isnan([row["kl_teacher"], row["kl_self"]]).all() for row in rows)
 
@@ -344,7 +406,7 @@ def test_a_frozen_encoder_of_the_students_own_has_no_dropout(frozen, own, teache
     mesh = tiny.make_mesh_of_one()
     task = own._replace(frozen=frozen).task(mesh, teacher)
     batch = {
-        "log_mel": np.zeros((ROWS, tiny.TEACHER.n_frames, tiny.TEACHER.n_mels), np.float32),
+        "log_mel": np.zeros((ROWS, SHORT_FRAMES, tiny.TEACHER.n_mels), np.float32),
         **dict.fromkeys(("input_ids", "labels"), np.zeros((ROWS, LENGTH), np.int32)),
         "label_mask": np.ones((ROWS, LENGTH), np.float32),
     }

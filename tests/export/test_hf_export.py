@@ -12,6 +12,7 @@ import pytest
 import safetensors
 from flax import serialization
 
+from fastwhisper_jax.audio.windows import Windows, window_positions
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export import hf_export as export
 from fastwhisper_jax.export.hf_export import check_target, export_student
@@ -21,12 +22,14 @@ from fastwhisper_jax.export.student_configs import student_alignment_heads
 from fastwhisper_jax.models.student import student_dimensions, student_params
 from fastwhisper_jax.models.whisper import hf_names
 
-FACTS = CardFacts("someone/teacher", encoder_layers=(0, 1), decoder_layers=(0, 3))
+FACTS = CardFacts(
+    "someone/teacher", encoder_layers=(0, 1), decoder_layers=(0, 3), windows=Windows((2.0,))
+)
 
 
-def make_student(params, dims, facts=FACTS, context_seconds=2.0):
+def make_student(params, dims, facts=FACTS):
     layers = facts.encoder_layers, facts.decoder_layers
-    student = student_dimensions(dims, dims, *layers, context_seconds)
+    student = student_dimensions(dims, *layers, window_positions(facts.windows.longest))
     return student, student_params(params, student, *layers)
 
 
@@ -213,14 +216,16 @@ def test_tokenizer_files_of_the_teacher_take_precedence_over_derived_ones(
 def test_a_shorter_context_is_written_everywhere_and_reported(
     teacher_folder, dims, params, tmp_path
 ):
-    student, weights = make_student(params, dims, context_seconds=1.0)
+    facts = dataclasses.replace(FACTS, windows=Windows((1.0,)))
+    student, weights = make_student(params, dims, facts)
     target = tmp_path / "out"
-    notes = export_student(target, student, weights, teacher_folder, FACTS)
+    notes = export_student(target, student, weights, teacher_folder, facts)
     assert "the context is 1 s" in notes[0]
     assert read(target, "config.json")["max_source_positions"] == 50
     assert read(target, "preprocessor_config.json")["chunk_length"] == 1
-    assert "hears 1 seconds at a time" in (target / "README.md").read_text()
-    assert load_model(target).dims == student
+    assert "hears at most 1 seconds at a time" in (target / "README.md").read_text()
+    loaded = load_model(target)
+    assert (loaded.dims, loaded.windows) == (student, facts.windows)
 
 
 def test_context_of_a_fraction_of_a_second_is_refused(teacher_folder, dims, params, tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import yaml
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.export.model_card import CardFacts, CardScore, OtherTeacher, model_card
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 
@@ -14,6 +15,7 @@ FACTS = CardFacts(
     base_model="openai/whisper-base",
     encoder_layers=(0, 1, 2, 3, 4, 5),
     decoder_layers=(0, 5),
+    windows=Windows((30.0,)),
     languages=("no", "en"),
     license="mit",
     training="Trained on prompts.",
@@ -61,10 +63,22 @@ def test_whisper_cpp_is_not_shown_for_bfloat16_which_its_converter_cannot_read()
 
 
 def test_short_context_is_stated_and_programs_that_cannot_run_it_are_not_shown():
-    card = model_card("small", FACTS, dataclasses.replace(STUDENT, n_audio_ctx=500), BASE)
-    assert "hears 10 seconds at a time, not 30" in card
+    facts = dataclasses.replace(FACTS, windows=Windows((4.0, 10.0)))
+    card = model_card("small", facts, dataclasses.replace(STUDENT, n_audio_ctx=500), BASE)
+    assert "It hears windows of 4 and 10 seconds." in card
+    assert "hears at most 10 seconds at a time, not 30" in card
     assert "ct2-transformers-converter" not in card
     assert "convert-h5-to-ggml" not in card
+
+
+def test_short_windows_beside_the_full_one_are_stated_and_every_program_is_shown():
+    facts = dataclasses.replace(FACTS, windows=Windows((2.0, 8.0, 30.0), margin_seconds=0.5))
+    card = model_card("small", facts, STUDENT, BASE)
+    assert "It hears windows of 2, 8 and 30 seconds." in card
+    assert "the shortest of 2, 8 and 30 seconds that holds it with 0.5 s of silence" in card
+    assert "`fastwhisper_windows` in `config.json`" in card
+    assert "ct2-transformers-converter" in card and "convert-h5-to-ggml" in card
+    assert "## Short windows" not in model_card("small", FACTS, STUDENT, BASE)
 
 
 def test_english_only_model_is_not_asked_for_a_language():

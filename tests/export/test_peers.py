@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from transformers import WhisperFeatureExtractor, WhisperTokenizer
 
+from fastwhisper_jax.audio.windows import Windows, window_positions
 from fastwhisper_jax.export.hf_export import export_student
 from fastwhisper_jax.export.hf_load import load_model
 from fastwhisper_jax.export.model_card import CardFacts
@@ -107,14 +108,15 @@ def assert_loaded_completely(report):
     assert report["normalized"] == "color"
 
 
-def export_with_two_decoder_layers(folder, teacher_folder, context_seconds):
+def export_with_two_decoder_layers(folder, teacher_folder, *windows_seconds):
     """Exports an untrained student of a teacher; returns the exported parameters."""
     teacher = load_model(teacher_folder)
     encoder = kept_layers(None, teacher.dims.n_audio_layer, "encoder_layers")
     decoder = kept_layers(2, teacher.dims.n_text_layer, "decoder_layers")
-    dims = student_dimensions(teacher.dims, teacher.dims, encoder, decoder, context_seconds)
+    windows = Windows(windows_seconds)
+    dims = student_dimensions(teacher.dims, encoder, decoder, window_positions(windows.longest))
     params = student_params(teacher.params, dims, encoder, decoder)
-    facts = CardFacts(teacher_folder.name, encoder, decoder)
+    facts = CardFacts(teacher_folder.name, encoder, decoder, windows)
     export_student(folder, dims, params, teacher_folder, facts)
     return params
 
@@ -147,12 +149,12 @@ def speech_inputs(folder, speech):
 
 
 @pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("context_seconds", [2.0, 1.0])
+@pytest.mark.parametrize("windows_seconds", [(2.0,), (1.0,), (0.5, 2.0)])
 def test_a_tiny_export_loads_completely_and_computes_the_same(
-    peers, peer, context_seconds, teacher_folder, tmp_path
+    peers, peer, windows_seconds, teacher_folder, tmp_path
 ):
     target = tmp_path / "student"
-    export_with_two_decoder_layers(target, teacher_folder, context_seconds)
+    export_with_two_decoder_layers(target, teacher_folder, *windows_seconds)
     inputs = random_inputs(load_model(target).dims)
     report, outputs = peers(peer).compute(target, inputs)
     assert_loaded_completely(report)
@@ -160,7 +162,7 @@ def test_a_tiny_export_loads_completely_and_computes_the_same(
     assert report["end_of_text"] == 257
     assert_agree(run_ours(target, inputs), outputs, peer)
     if peer == "torch":
-        assert report["features"] == [8, 100 * context_seconds]
+        assert report["features"] == [8, 100 * windows_seconds[-1]]
 
 
 @pytest.mark.real
@@ -178,7 +180,7 @@ def test_a_real_pruned_student_loads_completely_and_computes_the_same(
     peers, peer, real_teacher, speech, tmp_path
 ):
     target = tmp_path / "student"
-    params = export_with_two_decoder_layers(target, real_teacher, context_seconds=30.0)
+    params = export_with_two_decoder_layers(target, real_teacher, 30.0)
     assert jax.tree.all(jax.tree.map(np.array_equal, load_model(target).params, params))
     inputs = speech_inputs(target, speech)
     report, outputs = peers(peer).compute(target, inputs)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.export.hf_export import export_student
 from fastwhisper_jax.export.hf_load import load_model
 from fastwhisper_jax.export.model_card import CardFacts
@@ -59,10 +60,11 @@ def export(folder, teacher_folder, decoder_layers, dtype="float32", change=lambd
     """Exports an untrained student with some of the teacher's layers to `folder`/my-student."""
     teacher = load_model(teacher_folder)
     encoder = tuple(range(teacher.dims.n_audio_layer))
-    dims = student_dimensions(teacher.dims, teacher.dims, encoder, decoder_layers, 30.0)
+    dims = student_dimensions(teacher.dims, encoder, decoder_layers, positions=1500)
     change(teacher.params)
     params = student_params(teacher.params, dims, encoder, decoder_layers)
-    facts = CardFacts(teacher_folder.name, encoder, decoder_layers, languages=("en",))
+    windows = Windows((30.0,))
+    facts = CardFacts(teacher_folder.name, encoder, decoder_layers, windows, languages=("en",))
     export_student(folder / NAME, dims, params, teacher_folder, facts, dtype)
 
 

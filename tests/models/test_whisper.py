@@ -295,9 +295,23 @@ def test_a_shorter_context_takes_a_shorter_window(dims, params, log_mel, tokens)
     np.testing.assert_allclose(states, expected[1], rtol=1e-4, atol=1e-4)
 
 
-def test_a_window_of_another_length_is_refused(dims, params, log_mel):
-    with pytest.raises((TypeError, ValueError), match="shape"):
-        jax.eval_shape(lambda x: whisper.encode(params, dims, x, FLOAT32), log_mel[:, :-2])
+@pytest.mark.parametrize("options", [FLOAT32, ModelOptions(encodes_by_row=True)])
+def test_a_model_hears_a_shorter_window_with_the_first_of_its_positions(
+    options, dims, params, log_mel
+):
+    short = dataclasses.replace(dims, n_audio_ctx=12)
+    cut = {"encoder": params["encoder"] | {"positions": params["encoder"]["positions"][:12]}}
+    encode = jax.jit(whisper.encode, static_argnums=(1, 3))
+    window = log_mel[:, : short.n_frames]
+    encoder_states = encode(params, dims, window, options)
+    assert encoder_states.shape == (2, 12, dims.n_state)
+    np.testing.assert_array_equal(encoder_states, encode(cut, short, window, options))
+
+
+def test_a_window_longer_than_the_models_is_refused(dims, params, log_mel):
+    longer = np.pad(log_mel, ((0, 0), (0, 2), (0, 0)))
+    with pytest.raises(ValueError, match="21 encoder positions; the model has 20"):
+        jax.eval_shape(lambda x: whisper.encode(params, dims, x, FLOAT32), longer)
 
 
 def test_norm_keeps_its_digits_where_the_mean_is_large():

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.decoding.fallback import Thresholds
 from fastwhisper_jax.transcription.long_form import LongFormSettings
 from fastwhisper_jax.transcription.prompt_format import PromptFormat
@@ -23,7 +24,7 @@ SETTINGS = LongFormSettings(
     prompt_format=FORMAT,
     thresholds=Thresholds(),
     slots=2,
-    window_frames=3000,
+    windows=Windows((30.0,)),
     decode=lambda tokens: " ".join(f"w{token}" for token in tokens),
     max_new_tokens=12,
 )

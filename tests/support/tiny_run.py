@@ -3,7 +3,6 @@
 python tiny_run.py RUN_DIR AUDIO_DIR CACHE_DIR|-
 """
 
-import functools
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 import soundfile
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.config import (
     Config,
     DataConfig,
@@ -26,7 +26,7 @@ from fastwhisper_jax.data.corpus import Corpus, UtteranceTokens
 from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.data.manifest import Utterance
 from fastwhisper_jax.distillation.fill_caches import with_caches
-from fastwhisper_jax.distillation.pair import PairShapes, StudentSpec, place_params
+from fastwhisper_jax.distillation.pair import LoadedPair, PairShapes, place_params, student_spec
 from fastwhisper_jax.distillation.run import fingerprint, make_batch_schedule, make_step_config
 from fastwhisper_jax.distillation.run_schedule import make_run_schedule
 from fastwhisper_jax.distillation.task import RunData, make_task
@@ -94,7 +94,7 @@ def make_corpus(folder):
     return Corpus(utterances, tokens, sizes, "noise")
 
 
-def make_config(cache=None, objective=None, **training):
+def make_config(cache=None, objective=None, windows=None, **training):
     """ASKD: the teacher goes after 6 updates; with a cache it stays, and SpecAugment is off."""
     end_value = 0.0 if cache is None else 0.3
     askd = ObjectiveConfig(
@@ -104,7 +104,9 @@ def make_config(cache=None, objective=None, **training):
     )
     settings = {"global_batch_size": 4, "eval_batch_size": 4, "log_every": 1, "save_every": 1}
     return Config(
-        student=StudentConfig(frozen=("encoder", "decoder/embed_tokens"), dropout=0.1),
+        student=StudentConfig(
+            frozen=("encoder", "decoder/embed_tokens"), windows_seconds=windows, dropout=0.1
+        ),
         data=DataConfig(
             train=("noise",),
             target_buckets=(LENGTH,),
@@ -120,7 +122,15 @@ def make_config(cache=None, objective=None, **training):
 
 def teacher_model():
     """The teacher as if it had been read from a folder."""
-    return LoadedModel(TEACHER, random_params(TEACHER), {}, {}, Path())
+    windows = Windows((TEACHER.context_seconds,))
+    return LoadedModel(TEACHER, random_params(TEACHER), {}, {}, windows, Path())
+
+
+def loaded_pair(config, teacher=None):
+    """Teacher and student as if the teacher had been read from a folder."""
+    teacher = teacher_model() if teacher is None else teacher
+    student = student_spec(config, TEACHER, TEACHER)
+    return LoadedPair(teacher, student, first_student(teacher.params), Path())
 
 
 def make_mesh_of_one():
@@ -129,20 +139,22 @@ def make_mesh_of_one():
 
 def make_data(config, corpus, mesh, evaluates=False):
     """What the run reads, from its caches if the config has one."""
-    load = functools.partial(audio_inputs, samples=TEACHER.n_samples)
-    data = RunData(corpus, {"": corpus} if evaluates else {}, load, load, END_OF_TEXT)
+    corpora = {"": corpus} if evaluates else {}
+    data = RunData(corpus, corpora, audio_inputs, audio_inputs, END_OF_TEXT)
     if config.data.cache is None:
         return data
-    teacher = teacher_model()
-    placed = place_params(teacher.params, "float32", mesh)
+    pair = loaded_pair(config)
+    placed = place_params(pair.teacher.params, "float32", mesh)
+    layouts = make_batch_schedule(config, corpus, pair.student.windows)
     schedule = make_run_schedule(config.objective, config.optimizer, STEPS)
-    return with_caches(config, teacher, placed, data, mesh, schedule.teacher_end > 0)
+    return with_caches(config, pair, placed, data, layouts, mesh, schedule.teacher_end > 0)
 
 
-def pair_shapes():
+def pair_shapes(config=None):
     """Teacher and student by their sizes; the student shares the teacher's encoder."""
-    shapes = jax.eval_shape(lambda: whisper.init_params(STUDENT, jax.random.key(0)))
-    return PairShapes(TEACHER, StudentSpec(STUDENT, (0, 1), (0, 2), True), shapes)
+    student = student_spec(config or make_config(), TEACHER, TEACHER)
+    shapes = jax.eval_shape(lambda: whisper.init_params(student.dims, jax.random.key(0)))
+    return PairShapes(TEACHER, student, shapes)
 
 
 def first_student(teacher=None):
@@ -153,10 +165,11 @@ def first_student(teacher=None):
 def make_run(config, corpus, mesh, data=None, score=None):
     """What the loop trains with; evaluates where there is a score."""
     data = make_data(config, corpus, mesh, score is not None) if data is None else data
-    layouts = make_batch_schedule(config, data.train, STUDENT.context_seconds)
+    pair = pair_shapes(config)
+    layouts = make_batch_schedule(config, data.train, pair.student.windows)
     schedule = make_run_schedule(config.objective, config.optimizer, len(layouts))
     return loop.Run(
-        task=make_task(config, pair_shapes(), schedule, mesh, first_student, data, score),
+        task=make_task(config, pair, schedule, mesh, first_student, data, score),
         teacher_params=place_params(random_params(TEACHER), "float32", mesh),
         layouts=layouts,
         step_config=make_step_config(config, schedule),

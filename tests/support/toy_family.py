@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.config import TrainingConfig
 from fastwhisper_jax.data.batching import BatchRules, UtteranceSize
 from fastwhisper_jax.data.schedule import BatchSchedule
@@ -64,7 +65,7 @@ def make_toy_run(mesh, accumulation_steps=1):
         score=lambda state, teacher: {"distance": float(jnp.abs(state.params["weight"]).sum())},
         self_teacher=SelfTeacher(SELF_BEGIN, ema_decay=0.9),
     )
-    rules = BatchRules(global_batch_size=16, buckets=(1,), context_seconds=1.0)
+    rules = BatchRules(global_batch_size=16, buckets=(1,), windows=Windows((1.0,)))
     schedule = optax.constant_schedule(0.05)
     return Run(
         task=task,

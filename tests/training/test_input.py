@@ -1,7 +1,6 @@
 """Batches reach the step in order from any step on, and each process reads its own rows."""
 
 import contextlib
-import functools
 import threading
 import time
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 from support import tiny_run as tiny
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.data.loader import audio_inputs
 from fastwhisper_jax.distillation.collate import collate
 from fastwhisper_jax.distillation.run import make_batch_schedule
@@ -16,11 +16,12 @@ from fastwhisper_jax.training import input as feeding
 from fastwhisper_jax.training.input import device_batches, local_rows
 from fastwhisper_jax.training.sharding import make_mesh
 
+WINDOWS = Windows((tiny.TEACHER.context_seconds,))
+
 
 def collate_of(corpus):
-    load_inputs = functools.partial(audio_inputs, samples=tiny.TEACHER.n_samples)
     return lambda layout, rows: collate(
-        layout, corpus, load_inputs, end_of_text=tiny.END_OF_TEXT, local_rows=rows
+        layout, corpus, audio_inputs, end_of_text=tiny.END_OF_TEXT, local_rows=rows
     )
 
 
@@ -30,7 +31,7 @@ def pass_on(batch, step):
 
 def test_batches_from_a_later_step_are_the_rest_of_all_batches(audio):
     corpus = tiny.make_corpus(audio)
-    schedule = make_batch_schedule(tiny.make_config(steps=7), corpus, tiny.TEACHER.context_seconds)
+    schedule = make_batch_schedule(tiny.make_config(steps=7), corpus, WINDOWS)
 
     def batches_from(step):
         batches = device_batches(
@@ -71,7 +72,7 @@ def test_reading_ends_where_the_loop_raises(audio):
     before = threading.active_count()
     corpus = tiny.make_corpus(audio)
     batches = device_batches(
-        make_batch_schedule(tiny.make_config(steps=50), corpus, tiny.TEACHER.context_seconds),
+        make_batch_schedule(tiny.make_config(steps=50), corpus, WINDOWS),
         collate_of(corpus),
         pass_on,
         tiny.make_mesh_of_one(),

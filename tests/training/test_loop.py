@@ -205,11 +205,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(corpus, tmp_
     alone = tiny.ObjectiveConfig(teacher_weight=tiny.ScheduleConfig())
     config = tiny.make_config(None, alone, log_every=50, save_every=2)
     good = tiny.make_data(config, corpus, tiny.make_mesh_of_one())
-    layout = make_batch_schedule(config, corpus, tiny.TEACHER.context_seconds)[4]
+    layout = make_batch_schedule(config, corpus, tiny.pair_shapes().student.windows)[4]
     batch_4 = [[corpus.utterances[index] for index in row] for row in layout.rows]
 
-    def load_inputs(rows, target_length):
-        inputs = good.load_inputs(rows, target_length)
+    def load_inputs(rows, layout):
+        inputs = good.load_inputs(rows, layout)
         if rows == batch_4:
             inputs["audio"][:] = np.nan
         return inputs

@@ -29,7 +29,7 @@ from fastwhisper_jax.config import *
 
 config = Config(
     teacher=TeacherConfig(path={teacher!r}),
-    student=StudentConfig(decoder_layers=1, dropout=0.1, context_seconds=1.0),
+    student=StudentConfig(decoder_layers=1, dropout=0.1, windows_seconds=(1.0,)),
     data=DataConfig(train=({data!r},), target_buckets=(16,), threads=1),
     objective=ObjectiveConfig(
         teacher_weight=ScheduleConfig("linear", init_value=1.0, end_value=0.2, steps=3),
