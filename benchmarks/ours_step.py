@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 from side_by_side import print_times
 
+from fastwhisper_jax.audio.windows import window_frames
 from fastwhisper_jax.config import (
     Config,
     ObjectiveConfig,
@@ -54,7 +55,9 @@ def recipe(model: str, mode: str, batch_size: int) -> Config:
     """Distil-Whisper's objective, two decoder layers, token embedding trained as in the peers."""
     return Config(
         teacher=TeacherConfig(path=model),
-        student=StudentConfig(decoder_layers=2, frozen=() if mode == "full" else ("encoder",)),
+        student=StudentConfig(
+            decoder_layers=2, frozen=("encoder",) if mode in ("frozen", "cached") else ()
+        ),
         objective=ObjectiveConfig(
             teacher_weight=ScheduleConfig(init_value=1.0), ce_weight=0.8, temperature=2.0
         ),
@@ -63,12 +66,19 @@ def recipe(model: str, mode: str, batch_size: int) -> Config:
     )
 
 
-def random_batch(dims: ModelDimensions, batch_size: int, length: int) -> dict[str, np.ndarray]:
-    """Noise in the shapes of a batch. Every position is a target."""
+def random_batch(
+    dims: ModelDimensions, batch_size: int, length: int, window_seconds: float | None
+) -> dict[str, np.ndarray]:
+    """Noise in the shapes of a batch. Every position is a target.
+
+    With a window, what the teacher says of the batch comes from a cache.
+    """
     generator = np.random.default_rng(0)
     shape = (batch_size, length)
-    log_mel = (batch_size, dims.n_frames, dims.n_mels)
-    return {
+    frames = dims.n_frames if window_seconds is None else window_frames(window_seconds)
+    log_mel = (batch_size, frames, dims.n_mels)
+    states = generator.standard_normal((*shape, dims.n_state), dtype=np.float32)
+    return ({} if window_seconds is None else {"teacher_states": states}) | {
         "log_mel": generator.standard_normal(log_mel, dtype=np.float32),
         "input_ids": generator.integers(0, dims.n_vocab, shape, dtype=np.int32),
         "labels": generator.integers(0, dims.n_vocab, shape, dtype=np.int32),
@@ -148,7 +158,9 @@ def main(model: str, mode: str, batch_size: int, length: int, steps: int) -> Non
         if mode == "cached":
             batches = cached_batches(dims, batch_size, length, steps + 1, Path(folder), mesh)
         else:
-            batches = itertools.repeat(put_batch(random_batch(dims, batch_size, length), mesh))
+            window = float(mode.removeprefix("window-")) if mode.startswith("window-") else None
+            batch = random_batch(dims, batch_size, length, window)
+            batches = itertools.repeat(put_batch(batch, mesh))
         seconds = []
         for _ in range(steps + 1):
             start = time.perf_counter()

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "decoding": {"models", "audio/constants", "errors"},
     "evaluation": {"audio", "data", "decoding", "models", "training", "files", "errors"},
     "transcription": {"audio", "decoding", "models", "errors"},
-    "export": {"models", "audio/constants", "files", "errors"},
+    "export": {"models", "audio/constants", "audio/windows", "files", "errors"},
     "cost": {"models", "losses", "training", "errors"},
     "distillation": {
         "config",

@@ -17,10 +17,12 @@ class StepSizes(NamedTuple):
 
     Attributes:
         teacher, student: the models' sizes.
-        shares_encoder: whether one encoder serves both models.
+        shares_encoder: whether one run of one encoder serves both models.
         rematerialise: what the student's backward pass computes again.
         trains_encoder: whether the encoder is trained.
         trains_embedding: whether the token embedding is trained.
+        reads_encoder_states: whether a cache holds what the student's encoder computes.
+        reads_teacher_states: whether a cache holds what the teacher's decoder computes.
     """
 
     teacher: ModelDimensions
@@ -29,6 +31,8 @@ class StepSizes(NamedTuple):
     rematerialise: Rematerialise
     trains_encoder: bool
     trains_embedding: bool
+    reads_encoder_states: bool = False
+    reads_teacher_states: bool = False
 
 
 def encoder_flops(dims: ModelDimensions) -> int:
@@ -50,7 +54,7 @@ def vocabulary_flops(dims: ModelDimensions, tokens: int) -> int:
 
 
 def train_step_flops(sizes: StepSizes, phase: Phase, rows: int, tokens: int) -> int:
-    """Flops of an update on `rows` utterances of T tokens, with nothing read from a cache.
+    """Flops of an update on `rows` utterances of T tokens.
 
     The backward pass of a trained product costs twice its forward pass: one product for the
     gradient of its input and one for that of its weight. A frozen encoder's output needs no
@@ -67,12 +71,13 @@ def train_step_flops(sizes: StepSizes, phase: Phase, rows: int, tokens: int) -> 
     total = layers * 3 * _decoder_layer(student, tokens)
     total += layers * _audio_projections(student) * (3 if trains_encoder else 2)
     total += vocabulary_flops(student, tokens) * (3 if sizes.trains_embedding else 2)
-    if not sizes.shares_encoder:
+    if not sizes.reads_encoder_states:
         total += encoder_flops(student) * (3 if trains_encoder else 1)
-    if sizes.shares_encoder or phase.runs_teacher:
-        total += encoder_flops(teacher)
     if phase.runs_teacher:
-        total += decoder_flops(teacher, tokens) + vocabulary_flops(teacher, tokens)
+        total += vocabulary_flops(teacher, tokens)
+        if not sizes.reads_teacher_states:
+            total += decoder_flops(teacher, tokens)
+            total += 0 if sizes.shares_encoder else encoder_flops(teacher)
     if phase.runs_self_teacher:
         total += decoder_flops(student, tokens) + vocabulary_flops(student, tokens)
         total += encoder_flops(student) if trains_encoder else 0

@@ -20,6 +20,7 @@ from fastwhisper_jax.distillation.run import make_step_config
 from fastwhisper_jax.distillation.run_schedule import RunSchedule, make_run_schedule
 from fastwhisper_jax.distillation.shapes import batch_shapes, model_shapes, param_shapes
 from fastwhisper_jax.distillation.task import make_task
+from fastwhisper_jax.distillation.teacher_cache import cached_parts
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.models.whisper.dimensions import ModelDimensions
 from fastwhisper_jax.training.sharding import batch_shards, make_mesh
@@ -149,12 +150,11 @@ class RecipeCompiler:
         return measure(step, (self._state, self._teacher_params, batch), self._slice.chip)
 
     def closed_form(self, phase: Phase, rows: int, tokens: int) -> float | None:
-        """Flops per chip from the models' sizes.
-
-        None if the step reads a part from a cache, or compares hidden states.
-        """
-        if self._config.data.cache is not None or phase.compares_hidden_states:
+        """Flops per chip from the models' sizes; None if the step compares hidden states."""
+        if phase.compares_hidden_states:
             return None
+        runs_teacher = self._schedule.teacher_end > 0
+        cached = cached_parts(self._config, self._models, runs_teacher)
         params, teacher = self._state.params, self._models.teacher_dims
         is_whole = self.heard.n_audio_ctx == teacher.n_audio_ctx
         hears_alike = is_whole and not self._config.data.augments_audio
@@ -165,6 +165,8 @@ class RecipeCompiler:
             rematerialise=self._config.student.rematerialise,
             trains_encoder="encoder" in params,
             trains_embedding="embed_tokens" in params.get("decoder", {}),
+            reads_encoder_states=cached.encoder_states,
+            reads_teacher_states=cached.teacher_states,
         )
         return train_step_flops(sizes, phase, rows, tokens) / self._mesh.size
 

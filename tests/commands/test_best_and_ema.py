@@ -15,7 +15,7 @@ SELF_BEGIN, STEPS = 5, 8
 
 
 def logged(names):
-    return {f"{name}{error}" for name in names for error in ERRORS}
+    return {f"{name}{metric}" for name in names for metric in (*ERRORS, "eval_loops")}
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,15 @@ FOR_TPUS = [recipe for recipe in RECIPES if "Hardware: a TPU" in recipe.read_tex
 SIZES = ("--topology", "v5e:2x4", "--batch-size", 64, "--target-tokens", 128)
 # ASKD begins with the step of distil_large_v3, which compiles for a minute. A self weight from the
 # first update on leaves the costlier step, which also runs the self teacher.
-LATER_PHASE_ALONE = {"askd_large_v3.py": ("--objective.self_weight.init_value", 0.3)}
-COSTLIEST = {"askd_large_v3.py": "teacher and self teacher", "distil_large_v3.py": "teacher"}
+LATER_PHASE_ALONE = {
+    "askd_large_v3.py": ("--objective.self_weight.init_value", 0.3),
+    "short_large_v3.py": ("--objective.self_weight.init_value", 0.3, "--window", 4),
+}
+COSTLIEST = {
+    "askd_large_v3.py": "teacher and self teacher",
+    "distil_large_v3.py": "teacher",
+    "short_large_v3.py": "teacher and self teacher",
+}
 
 
 def name_of(path):

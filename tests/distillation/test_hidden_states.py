@@ -10,6 +10,7 @@ import pytest
 from support import tiny_run as tiny
 from support import tiny_step
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.config import (
     Config,
     DataConfig,
@@ -47,10 +48,14 @@ NEVER, ALWAYS = ScheduleConfig(), ScheduleConfig(init_value=0.5)
 COMPARES = Phase(False, False, compares_hidden_states=True)
 # The last two of the teacher's three decoder layers, its last encoder layer, a shorter window.
 SHORT = dataclasses.replace(tiny.STUDENT, n_audio_ctx=30, n_audio_layer=1)
-CUT = StudentSpec(SHORT, (1,), (1, 2), False)
+CUT = StudentSpec(SHORT, (1,), (1, 2), False, Windows((SHORT.context_seconds,)))
 # As deep as the teacher in the encoder, deeper in the decoder, and of another width.
 OTHER = StudentSpec(
-    dataclasses.replace(tiny.TEACHER, n_state=8, n_text_layer=4), (0, 1), (0, 1, 2, 3), False
+    dataclasses.replace(tiny.TEACHER, n_state=8, n_text_layer=4),
+    (0, 1),
+    (0, 1, 2, 3),
+    False,
+    Windows((tiny.TEACHER.context_seconds,)),
 )
 ENCODER_ALONE = {"hidden_stacks": ("encoder",), "ce_weight": 0.0}
 
@@ -108,7 +113,7 @@ def make_batch(rows=ROWS):
     frames = generator.integers(5, 70, rows).astype(np.int32)
     mask[-1], frames[-1] = False, 0
     return {
-        "log_mel": log_mel[0].astype(np.float32),
+        "log_mel": log_mel[0, :, : SHORT.n_frames].astype(np.float32),
         "teacher_log_mel": log_mel[1].astype(np.float32),
         "speech_frames": frames,
         "input_ids": tokens[0],
@@ -130,7 +135,7 @@ def all_states(case, params, teacher, batch):
     def run(params, teacher):
         pairs = {"encoder": [], "decoder": []}
         for model, sizes, log_mel in (
-            (params, dims, batch["log_mel"][:, : dims.n_frames]),
+            (params, dims, batch["log_mel"]),
             (teacher, tiny.TEACHER, batch["teacher_log_mel"]),
         ):
             heard = whisper.run_encoder(model, sizes, log_mel, FLOAT32, keeps_layers=True)
@@ -330,7 +335,8 @@ def lowered(config):
     state = abstract_state(task, schedule.optimizer, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, state)
     step = jitted_step(task, schedule.phase(0), make_step_config(config, schedule), shardings)
-    arrays = batch_shapes(config, tiny.TEACHER, mesh, ROWS, LENGTH, runs_teacher=True)
+    window = CUT.windows.longest
+    arrays = batch_shapes(config, case.models, mesh, ROWS, LENGTH, True, window)
     teacher = with_shardings(param_shapes(tiny.TEACHER, "float32"), mesh)
     return step.lower(state, teacher, arrays).as_text()
 

@@ -115,7 +115,7 @@ def test_another_platform_or_precision_shares_nothing():
     def key(platform):
         devices = np.array([SimpleNamespace(platform=platform)])
         mesh = SimpleNamespace(size=1, shape={"tensor": 1}, devices=devices)
-        return caching._encoder(params, tiny.TEACHER, "float32", params, mesh).key  # type: ignore[arg-type]
+        return caching._encoder(params, tiny.TEACHER, "float32", params, mesh).key
 
     assert key("cpu") == key("cpu") != key("tpu")
     with jax.default_matmul_precision("highest"):

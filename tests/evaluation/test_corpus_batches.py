@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from support.tiny_run import make_mesh_of_one
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.data.batching import UtteranceSize
 from fastwhisper_jax.data.corpus import Corpus, UtteranceTokens
 from fastwhisper_jax.data.manifest import Utterance
@@ -21,7 +22,7 @@ def test_english_texts_are_scored_with_the_english_normaliser(languages, task, n
     assert default_normalizer(Corpus(utterances, (), (), ""), task) == normalizer
 
 
-def test_the_longest_come_first_and_each_batch_says_which_of_the_corpus_it_holds():
+def test_the_longest_come_first_and_a_batch_is_of_one_window():
     seconds = (1.0, 4.0, 2.0, 5.0, 3.0)
     corpus = Corpus(
         tuple(Utterance(f"u{s:g}", "a.wav", f"text {s:g}", "en", duration=s) for s in seconds),
@@ -30,11 +31,12 @@ def test_the_longest_come_first_and_each_batch_says_which_of_the_corpus_it_holds
         "",
     )
 
-    def load_inputs(rows, target_length):
+    def load_inputs(rows, layout):
         return {"audio": np.array([[row[0].duration if row else 0.0] for row in rows], np.float32)}
 
-    batches = list(evaluation_batches(corpus, load_inputs, make_mesh_of_one(), 2))
-    assert [list(batch.indices) for batch in batches] == [[3, 1], [4, 2], [0]]
+    windows = Windows((2.5, 30.0), margin_seconds=0.4)
+    batches = list(evaluation_batches(corpus, load_inputs, windows, make_mesh_of_one(), 2))
+    assert [list(batch.indices) for batch in batches] == [[3, 1], [4], [2, 0]]
     for batch in batches:
         count = len(batch.indices)
         chosen = [seconds[index] for index in batch.indices]
