@@ -3,7 +3,7 @@
     fastwhisper train configs/short_large_v3.py --run-dir gs://BUCKET/short \\
         --data.train train.jsonl --data.eval test.jsonl --data.cache gs://BUCKET/cache
 
-An update costs what its window costs: a chip does 0.13 times as much for windows of 4 s as for
+An update costs what its window costs: a chip does a sixth as much for windows of 4 s as for
 those of 30 s (`fastwhisper plan ... --window 4`). The teacher hears every utterance once, in 30 s
 and without SpecAugment. The cache keeps what its decoder says, so that no update runs the teacher.
 The student's encoder is frozen, but it hears SpecAugment, so it is run in every update.
