@@ -170,7 +170,9 @@ def _fill_teacher_cache(
         used = {name: x for name, x in batch.items() if name != "frames"}
         return _own_rows(decode(encoder.params, put_batch(used, mesh)))
 
-    key = digest(encoder.key, params_digest(teacher.params["decoder"]))
+    # States that follow from rounded encoder states are others than those of the audio.
+    hears_audio = load_inputs is audio_inputs
+    key = digest(encoder.key, hears_audio, params_digest(teacher.params["decoder"]))
     store = open_store(path_of(config.data.cache), f"teacher-{key}")
     states = TeacherCache(
         data.load_inputs, store, teacher_names(data.train, names), teacher.dims.n_state

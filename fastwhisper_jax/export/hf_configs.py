@@ -1,6 +1,7 @@
 """Reads the configs of a Hugging Face Whisper folder, and checks what our model needs of them."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def read_windows(folder: Path, config: HFConfig, dims: ModelDimensions) -> Windo
 
 
 def _is_length(value: Any) -> bool:
-    return type(value) in (int, float) and value >= 0
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 def read_generation_config(folder: Path, config: HFConfig, dims: ModelDimensions) -> HFConfig:

@@ -158,7 +158,7 @@ def _is_due(done: int, every: int) -> bool:
 
 
 class PhasedStep:
-    """The compiled steps of a run, one for each phase; `jax.jit` adds one for each label bucket."""
+    """The compiled steps of a run, one a phase; `jax.jit` adds one a window and label bucket."""
 
     def __init__(self, task: Task, config: StepConfig, shardings: TrainState) -> None:
         self._phase_at = task.phase_at

@@ -1,5 +1,7 @@
 """Options of evaluate and export that cannot be used are refused."""
 
+import json
+
 import pytest
 
 
@@ -15,11 +17,22 @@ import pytest
         (["--batch-size", 12], "--batch-size=12 does not divide over 8 devices"),
         (["--max-new-tokens", -1], "--max-new-tokens -1 must be at least 1"),
         (["--normalizer", "german"], "argument --normalizer: invalid choice: 'german'"),
+        (["--window", 4], "--window 4: the model hears windows of 30 s; choose one of them"),
         (["--language", "xx"], "utterance u0: language 'xx' is not known to the model"),
     ],
 )
 def test_an_unusable_option_of_evaluate_is_refused(world, refused, options, named):
     refused(world.evaluate(*options), named)
+
+
+def test_windows_of_a_model_that_cannot_be_are_refused(world, refused):
+    path = world.teacher / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"fastwhisper_windows": {"seconds": [4, 2]}}))
+    named = f"{path}: fastwhisper_windows.seconds=[4, 2] must be ascending lengths above 0"
+    refused(world.evaluate(), named)
+    refused(world.train(), named)
+    refused(("transcribe", world.teacher, world.manifest.parent / "0.wav"), named)
 
 
 def test_a_report_whose_folder_cannot_be_made_is_refused(world, refused):

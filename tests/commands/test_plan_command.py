@@ -88,6 +88,25 @@ def test_the_costliest_phase_is_the_slowest_one(tiny_recipe, monkeypatch, slow, 
 
 
 @needs_libtpu
+def test_a_plan_of_a_shorter_window_counts_what_the_student_hears(
+    fastwhisper, tiny_recipe, tmp_path
+):
+    path = tmp_path / "plan.json"
+    done = fastwhisper(
+        *("plan", tiny_recipe, "--topology", "v5e:2x2", "--window", 4, "--report", path),
+        *("--student.windows_seconds", 4, 30),
+    )
+    assert done.code == 0, done.err
+    assert "windows of 4 s" in done.out
+    report = json.loads(path.read_text())
+    assert report["window_seconds"] == 4.0
+    # The teacher hears its own 30 s beside them.
+    assert report["flops"] == pytest.approx(report["closed_form_flops"], rel=0.05)
+    decoding = report["decoding"]
+    assert decoding["window_speed_up"] > decoding["token_speed_up"]
+
+
+@needs_libtpu
 def test_only_the_gradient_travels_between_slices(fastwhisper, tiny_recipe, tmp_path):
     """It travels once per update, in float32; a few sums travel with it."""
     path = tmp_path / "plan.json"
@@ -121,6 +140,7 @@ def test_a_recipe_that_does_not_fit_exits_1_and_says_what_to_change(
     [
         (["--batch-size", 6], "use a multiple of 4"),
         (["--target-tokens", 1000], "1 to 32"),
+        (["--window", 4], "--window 4: the model hears windows of 30 s; choose one of them"),
         (["--mesh.fsdp", "3"], "mesh.fsdp=3"),
         (["--mesh.tensor", "4"], "2 heads do not divide over mesh.tensor=4"),
         (["--slices", 0], "must be at least 1"),

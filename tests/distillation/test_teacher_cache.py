@@ -108,6 +108,15 @@ def test_other_weights_or_another_dtype_share_nothing(folders_of, tmp_path):
     assert folders_of(half, teacher)[0] != encoder
 
 
+def test_teacher_states_of_audio_and_of_rounded_encoder_states_are_kept_apart(folders_of, tmp_path):
+    """So a run trains on the same values, whichever run has filled the folder before."""
+    rounded = tiny.make_config(str(tmp_path))
+    student = dataclasses.replace(rounded.student, windows_seconds=(0.5, 1.0))
+    of_audio = dataclasses.replace(rounded, student=student)
+    (encoder, decoder), (same_encoder, other) = map(folders_of, (rounded, of_audio))
+    assert same_encoder == encoder and other != decoder
+
+
 def test_another_platform_or_precision_shares_nothing():
     """TPUs round products to bfloat16 where no precision is set."""
     params = {"encoder": {"bias": np.zeros(2, np.float32)}}

@@ -228,6 +228,37 @@ def test_a_shorter_context_is_written_everywhere_and_reported(
     assert (loaded.dims, loaded.windows) == (student, facts.windows)
 
 
+def test_windows_are_named_and_the_longest_ones_positions_are_kept(
+    teacher_folder, dims, params, tmp_path
+):
+    windows = Windows((0.5, 1.0, 2.0), margin_seconds=0.25)
+    facts = dataclasses.replace(FACTS, windows=windows)
+    student, weights = make_student(params, dims, facts)
+    target = tmp_path / "out"
+    export_student(target, student, weights, teacher_folder, facts)
+    config = read(target, "config.json")
+    assert config["fastwhisper_windows"] == {"seconds": [0.5, 1.0, 2.0], "margin_seconds": 0.25}
+    assert config["max_source_positions"] == dims.n_audio_ctx == 100
+    loaded = load_model(target)
+    assert (loaded.dims, loaded.windows) == (student, windows)
+    np.testing.assert_array_equal(
+        loaded.params["encoder"]["positions"], params["encoder"]["positions"]
+    )
+
+
+def test_a_student_of_one_window_names_none_not_even_those_of_the_model_that_it_was_cut_from(
+    exported, teacher_folder, dims, params, tmp_path
+):
+    assert "fastwhisper_windows" not in read(exported, "config.json")
+    windows = {"fastwhisper_windows": {"seconds": [0.5, 2.0], "margin_seconds": 0.25}}
+    config = read(teacher_folder, "config.json") | windows
+    (teacher_folder / "config.json").write_text(json.dumps(config))
+    student, weights = make_student(params, dims)
+    export_student(tmp_path / "out", student, weights, teacher_folder, FACTS)
+    assert "fastwhisper_windows" not in read(tmp_path / "out", "config.json")
+    assert load_model(tmp_path / "out").windows == Windows((2.0,))
+
+
 def test_context_of_a_fraction_of_a_second_is_refused(teacher_folder, dims, params, tmp_path):
     student, weights = make_student(params, dims)
     student = dataclasses.replace(student, n_audio_ctx=75)

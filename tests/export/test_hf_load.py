@@ -1,6 +1,7 @@
 """A Hugging Face folder is read exactly, and its faults are reported all at once."""
 
 import json
+import math
 
 import jax
 import ml_dtypes
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.errors import InputError
 from fastwhisper_jax.export.hf_load import load_model, resolve_model
 
@@ -183,6 +185,45 @@ def test_folder_without_config(teacher_folder):
 def test_config_that_is_not_json(teacher_folder):
     (teacher_folder / "config.json").write_text("{")
     assert "config.json is not JSON" in refusal(teacher_folder)
+
+
+def test_a_published_model_has_one_window(teacher_folder):
+    assert load_model(teacher_folder).windows == Windows((2.0,))
+
+
+def test_windows_are_read_as_they_are_named(teacher_folder):
+    windows = {"seconds": [0.5, 1, 2], "margin_seconds": 0.1}
+    change_json(teacher_folder / "config.json", fastwhisper_windows=windows)
+    assert load_model(teacher_folder).windows == Windows((0.5, 1.0, 2.0), 0.1)
+    # The longest may be shorter than what the encoder holds.
+    change_json(teacher_folder / "config.json", fastwhisper_windows={"seconds": [0.5, 1.5]})
+    assert load_model(teacher_folder).windows == Windows((0.5, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("windows", "fault"),
+    [
+        ("short", "fastwhisper_windows.seconds=None and its margin must be numbers; export it"),
+        ([0.5, 2.0], "must be numbers"),
+        ({"margin_seconds": 0.5}, "seconds=None and its margin must be numbers"),
+        ({"seconds": 2.0}, "seconds=2.0 and its margin must be numbers"),
+        ({"seconds": ["2"]}, "seconds=['2'] and its margin must be numbers"),
+        ({"seconds": [True, 2.0]}, "must be numbers"),
+        ({"seconds": [1.0, math.inf]}, "must be numbers"),
+        ({"seconds": [1.0, math.nan]}, "must be numbers"),
+        ({"seconds": [2.0], "margin_seconds": -1}, "must be numbers"),
+        ({"seconds": [2.0], "margin_seconds": None}, "must be numbers"),
+        ({"seconds": []}, "seconds=[] must be ascending lengths above 0, in seconds"),
+        ({"seconds": [2.0, 1.0]}, "seconds=[2.0, 1.0] must be ascending"),
+        ({"seconds": [0.25, 2.0]}, "must be whole encoder positions: multiples of 0.02 s"),
+        ({"seconds": [1.0, 4.0]}, "seconds=[1.0, 4.0] must be at most the encoder's 2 s"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(teacher_folder, windows, fault):
+    change_json(teacher_folder / "config.json", fastwhisper_windows=windows)
+    message = refusal(teacher_folder)
+    assert message.startswith(f"{teacher_folder / 'config.json'}: fastwhisper_windows.seconds=")
+    assert fault in message
 
 
 def test_other_model_type(teacher_folder):

@@ -1,6 +1,6 @@
 """A whole training, tiny, on recordings of noise. As a script it is a run for a test to kill:
 
-python tiny_run.py RUN_DIR AUDIO_DIR CACHE_DIR|-
+python tiny_run.py RUN_DIR AUDIO_DIR CACHE_DIR|- one|several
 """
 
 import sys
@@ -55,6 +55,7 @@ STUDENT = ModelDimensions(**vars(TEACHER) | {"n_text_layer": 2})
 LENGTH = 12
 STEPS = 12
 TEACHER_END, SELF_BEGIN = 6, 4
+SEVERAL_WINDOWS = (0.8, 1.0)
 
 
 def random_params(dims, seed=0):
@@ -95,7 +96,10 @@ def make_corpus(folder):
 
 
 def make_config(cache=None, objective=None, windows=None, **training):
-    """ASKD: the teacher goes after 6 updates; with a cache it stays, and SpecAugment is off."""
+    """ASKD: the teacher goes after 6 updates; with a cache it stays, and SpecAugment is off.
+
+    With several windows SpecAugment is on: of a cache, the teacher's states alone are used.
+    """
     end_value = 0.0 if cache is None else 0.3
     askd = ObjectiveConfig(
         teacher_weight=ScheduleConfig("linear", 1.0, end_value, steps=TEACHER_END),
@@ -105,13 +109,17 @@ def make_config(cache=None, objective=None, windows=None, **training):
     settings = {"global_batch_size": 4, "eval_batch_size": 4, "log_every": 1, "save_every": 1}
     return Config(
         student=StudentConfig(
-            frozen=("encoder", "decoder/embed_tokens"), windows_seconds=windows, dropout=0.1
+            frozen=("encoder", "decoder/embed_tokens"),
+            windows_seconds=windows,
+            margin_seconds=0.1,
+            dropout=0.1,
         ),
         data=DataConfig(
             train=("noise",),
             target_buckets=(LENGTH,),
             cache=cache,
-            time_masks=int(cache is None),
+            longer_window_probability=0.3,
+            time_masks=int(cache is None or windows is not None),
             time_mask_frames=20,
         ),
         objective=askd if objective is None else objective,
@@ -130,7 +138,9 @@ def loaded_pair(config, teacher=None):
     """Teacher and student as if the teacher had been read from a folder."""
     teacher = teacher_model() if teacher is None else teacher
     student = student_spec(config, TEACHER, TEACHER)
-    return LoadedPair(teacher, student, first_student(teacher.params), Path())
+    layers = student.encoder_layers, student.decoder_layers
+    params = student_params(teacher.params, student.dims, *layers)
+    return LoadedPair(teacher, student, params, Path())
 
 
 def make_mesh_of_one():
@@ -196,6 +206,9 @@ class SlowLog(loop.MetricsLog):
 if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
     loop.MetricsLog = SlowLog
-    run_folder, audio_folder, cache_folder = sys.argv[1:]
-    cache_folder = None if cache_folder == "-" else cache_folder
-    run(make_config(cache_folder), run_folder, make_corpus(audio_folder))
+    run_folder, audio_folder, cache_folder, windows = sys.argv[1:]
+    config = make_config(
+        None if cache_folder == "-" else cache_folder,
+        windows=SEVERAL_WINDOWS if windows == "several" else None,
+    )
+    run(config, run_folder, make_corpus(audio_folder))

@@ -67,15 +67,18 @@ class RecordedStep(loop.PhasedStep):
 class Whole:
     """A run from beginning to end that nothing has disturbed."""
 
-    def __init__(self, corpus, folder, cache):
+    def __init__(self, corpus, folder, kind):
         self.run_dir = folder / "run"
-        self.cache = str(folder / "cache") if cache else None
-        self.config = tiny.make_config(self.cache, eval_every=EVALUATED_AT, save_every=4)
+        self.cache = None if kind == "audio" else str(folder / "cache")
+        self.windows = tiny.SEVERAL_WINDOWS if kind == "several windows" else None
+        self.config = tiny.make_config(
+            self.cache, windows=self.windows, eval_every=EVALUATED_AT, save_every=4
+        )
         self.scored = []
         progress = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(progress):
             patch.setattr(loop, "PhasedStep", RecordedStep)
-            patch.setattr(RecordedStep, "teacher_end", math.inf if cache else tiny.TEACHER_END)
+            patch.setattr(RecordedStep, "teacher_end", math.inf if self.cache else tiny.TEACHER_END)
             state = tiny.run(self.config, self.run_dir, corpus, score=self._score)
             self.step = RecordedStep.latest
         self.state = jax.device_get(state)
@@ -88,9 +91,9 @@ class Whole:
         return {"eval_wer": 0.25}
 
 
-@pytest.fixture(scope="module", params=["audio", "cache"])
+@pytest.fixture(scope="module", params=["audio", "cache", "several windows"])
 def whole(request, corpus, tmp_path_factory):
-    return Whole(corpus, tmp_path_factory.mktemp(request.param), request.param == "cache")
+    return Whole(corpus, tmp_path_factory.mktemp("whole"), request.param)
 
 
 def assert_same_bits(ours, theirs):
@@ -131,7 +134,9 @@ def test_the_student_learns(whole):
     assert whole.rows[-1]["ce"] < whole.rows[0]["ce"]
 
 
-def test_each_phase_is_compiled_once_and_the_teacher_is_not_run_after_its_last(whole):
+def test_each_phase_is_compiled_once_a_window_and_the_teacher_is_not_run_after_its_last(
+    corpus, whole
+):
     """Where its decoder is not run, it was not even there: see RecordedStep."""
     has_let_go = whole.cache is None
     expected = [
@@ -140,7 +145,15 @@ def test_each_phase_is_compiled_once_and_the_teacher_is_not_run_after_its_last(w
     ]
     assert whole.step.phases == expected
     assert whole.step.compiled.keys() == set(expected)
-    assert {step._cache_size() for step in whole.step.compiled.values()} == {1}
+    layouts = make_batch_schedule(
+        whole.config, corpus, tiny.pair_shapes(whole.config).student.windows
+    )
+    heard = {phase: set() for phase in expected}
+    for layout, phase in zip(layouts, expected, strict=True):
+        heard[phase].add(layout.window_seconds)
+    sizes = {phase: step._cache_size() for phase, step in whole.step.compiled.items()}
+    assert sizes == {phase: len(windows) for phase, windows in heard.items()}
+    assert set().union(*heard.values()) == set(whole.windows or (1.0,))
 
 
 def test_checkpoints_are_the_newest_and_hold_the_end(whole):
@@ -182,7 +195,8 @@ def test_killed_and_started_again_it_ends_the_same(audio, corpus, whole, tmp_pat
     run_dir = tmp_path / "run"
     cache = None if whole.cache is None else str(tmp_path / "cache")
     metrics = run_dir / "metrics.jsonl"
-    command = [sys.executable, tiny.__file__, run_dir, audio, cache or "-"]
+    windows = "one" if whole.windows is None else "several"
+    command = [sys.executable, tiny.__file__, run_dir, audio, cache or "-", windows]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -196,7 +210,7 @@ def test_killed_and_started_again_it_ends_the_same(audio, corpus, whole, tmp_pat
     assert process.returncode == -signal.SIGKILL, output
     steps = [path.name for path in (run_dir / loop.CHECKPOINTS).iterdir()]
     assert {"5", "6", "7", "8"} & set(steps) and "12" not in steps
-    state = tiny.run(tiny.make_config(cache), run_dir, corpus)
+    state = tiny.run(tiny.make_config(cache, windows=whole.windows), run_dir, corpus)
     assert_same_bits(state, whole.state)
 
 

@@ -23,13 +23,13 @@ UTTERANCES, EPOCHS, BATCHES_AN_EPOCH = 20, 2, 3
 TIMES = {"step_seconds", "samples_per_second"}
 DEADLINE_SECONDS = 240
 
-RECIPE = '''"""ASKD in windows of one second."""
+RECIPE = '''"""ASKD in windows of half a second and of one."""
 
 from fastwhisper_jax.config import *
 
 config = Config(
     teacher=TeacherConfig(path={teacher!r}),
-    student=StudentConfig(decoder_layers=1, dropout=0.1, windows_seconds=(1.0,)),
+    student=StudentConfig(decoder_layers=1, dropout=0.1, windows_seconds=(0.5, 1.0)),
     data=DataConfig(train=({data!r},), target_buckets=(16,), threads=1),
     objective=ObjectiveConfig(
         teacher_weight=ScheduleConfig("linear", init_value=1.0, end_value=0.2, steps=3),

@@ -19,6 +19,7 @@ from support.scripted_model import (
     times,
 )
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.transcription.long_form import transcribe_recordings
 
 
@@ -218,3 +219,58 @@ def test_words_are_cut_as_the_language_is_written(prompt_format, words):
     )
     transcripts, _, _ = run(script, [400], settings, languages=[0])
     assert len(transcripts[0].segments[0].words) == words
+
+
+class MelRecording(FakeRecording):
+    """With whole windows."""
+
+    def window(self, start_frame):
+        return np.broadcast_to(super().window(start_frame)[:1], (3000, 2))
+
+
+WINDOWS = Windows((4.0, 8.0, 30.0), margin_seconds=0.5)
+
+
+def run_in_windows(script, lengths, slots):
+    """Also returns, for each round, how many frames were heard of which (recording, start)."""
+    recordings = [MelRecording(i, frames) for i, frames in enumerate(lengths)]
+    fake, rounds = FakeModel(script), []
+
+    def encode(batch):
+        present = [tuple(map(int, row[0] - (1, 0))) for row in batch if row[0, 0]]
+        rounds.append((batch.shape[1], present))
+        return batch
+
+    model = dataclasses.replace(fake.as_model(), encode=encode)
+    settings = dataclasses.replace(SETTINGS, windows=WINDOWS, slots=slots)
+    numbered = ((index, recording, "en") for index, recording in enumerate(recordings))
+    transcripts = dict(transcribe_recordings(numbered, model, settings))
+    assert all(recording.closed for recording in recordings)
+    return transcripts, rounds
+
+
+def test_what_is_left_of_a_recording_goes_to_the_shortest_window_that_holds_it():
+    script = {
+        (0, 0, 0.0): Reply((at(0), 1, at(25), at(25))),
+        (0, 2500, 0.0): Reply((at(0), 2, at(4), at(4))),
+        (0, 2900, 0.0): Reply((at(0), 3, at(1))),
+    }
+    transcripts, rounds = run_in_windows(script, [3200], slots=1)
+    assert rounds == [(3000, [(0, 0)]), (800, [(0, 2500)]), (400, [(0, 2900)])]
+    assert times(transcripts[0]) == [(0.0, 25.0, "w1"), (25.0, 29.0, "w2"), (29.0, 30.0, "w3")]
+
+
+def test_recordings_of_one_window_are_decoded_together_and_the_others_wait():
+    lengths = [300, 2000, 600, 340, 351, 100]
+    script = {}
+    for index in range(len(lengths)):
+        script |= one_window(index)
+    transcripts, rounds = run_in_windows(script, lengths, slots=4)
+    needed = [400, 3000, 800, 400, 800, 400]
+    for frames, present in rounds:
+        assert {needed[index] for index, _ in present} == {frames}
+    assert len(rounds) == 4  # two of the shortest begin; the last of them finds its own round
+    expected, _ = run_in_windows(script, lengths, slots=1)
+    assert transcripts == expected and [transcripts[i].text for i in range(6)] == [
+        f"w{index + 1}" for index in range(6)
+    ]

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from support.scripted_model import ES, SETTINGS, FakeModel, FakeRecording, Reply, times
 
+from fastwhisper_jax.audio.windows import Windows
 from fastwhisper_jax.transcription.speech_segments import transcribe_speech_segments
 
 
@@ -53,6 +54,29 @@ def test_speech_segments_of_several_recordings_share_batches_and_return_to_their
     for index in range(3):
         assert transcripts[index].text == f"w{index + 1} w8 w{index + 1} w9"
     assert len(fake.batches) == 3
+
+
+def test_speech_segments_of_one_length_share_a_window_and_return_in_order_of_time():
+    """A short one and a long one by turns."""
+    pause = (200, False)
+    turns = [(100, True), pause, (500, True), pause, (100, True), pause, (500, True)]
+    recording = CutRecording(0, *turns)
+    begins = (0, 278, 978, 1278)
+    script = {(0, start, 0.0): Reply((index + 1,)) for index, start in enumerate(begins)}
+    fake, heard = FakeModel(script), []
+
+    def encode(batch):
+        heard.append(sorted(int(row[0, 1]) for row in batch if row[0, 0]))
+        return batch
+
+    model = dataclasses.replace(fake.as_model(), encode=encode)
+    settings = dataclasses.replace(SETTINGS, windows=Windows((4.0, 30.0)), slots=2)
+    numbered = iter([(0, recording, "en")])
+    transcripts = dict(transcribe_speech_segments(numbered, model, settings))
+    assert heard == [[278, 1278], [0, 978]]
+    assert transcripts[0].text == "w1 w2 w3 w4"
+    starts = [segment.start for segment in transcripts[0].segments]
+    assert starts == [0.0, 2.78, 9.78, 12.78]
 
 
 def test_silence_has_no_segments_and_asks_nothing():
