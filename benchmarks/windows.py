@@ -58,19 +58,23 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--data", required=True, metavar="MANIFEST")
     parser.add_argument("--peers-python", type=Path, metavar="PYTHON")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS])
     parser.add_argument("--limit", type=int, default=1000, help="utterances")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--normalizer", default="english")
     return parser.parse_args()
 
 
-def peers(model: Path, name: str, python: Path, folder: Path, audio: Path) -> list[Contender]:
-    """Converts a model by the commands of its card; one contender for each runtime."""
+def peers(
+    rows: Sequence[str], model: Path, name: str, python: Path, folder: Path, audio: Path
+) -> list[Contender]:
+    """Converts a model by the commands of its card; one contender for each row of PEERS."""
     (folder / name).symlink_to(model.resolve())
     dims = read_model_config(model)[1]
     converters = {usage.runtime: usage.convert for usage in usages(name, dims, "en", "float32")}
     contenders = []
-    for row, (runtime, usage, file) in PEERS.items():
+    for row in rows:
+        runtime, usage, file = PEERS[row]
         target = folder / file.format(name=name)
         if not target.exists():
             path = f'export PATH="{python.parent.absolute()}:$PATH"; {converters[usage]}'
@@ -122,8 +126,8 @@ def main() -> None:
             contenders += [ours(student, f"{name}, 30 s", alone, 30.0)]
         if options.peers_python:
             python = options.peers_python
-            contenders += peers(options.teacher, "teacher", python, folder, alone)
-            contenders += peers(options.students[0], "student", python, folder, alone)
+            for name, model in (("teacher", options.teacher), ("student", options.students[0])):
+                contenders += peers(options.peers, model, name, python, folder, alone)
         reports = run_rounds(contenders, options.rounds)
     references = [utterance.text or "" for utterance in utterances]
     slowest = statistics.median(reports["teacher, 30 s"]["seconds"])
