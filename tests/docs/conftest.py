@@ -56,7 +56,8 @@ def start(tmp_path_factory, write_teacher, make_params) -> Path:
         write_teacher(folder / name, dims, make_params(dims))
     calls = _recordings(folder / "calls", TEXTS)
     _write_manifest(folder / "train.jsonl", calls[1:])  # as docs/own-audio.md divides them
-    _write_manifest(folder / "test.jsonl", calls[:1])
+    for name in ("dev.jsonl", "test.jsonl"):
+        _write_manifest(folder / name, calls[:1])
     _write_manifest(folder / "digits.jsonl", _recordings(folder / "digits", DIGITS))
     with (folder / "transcripts.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("file", "text"), *((Path(c).name, t) for c, t in calls)])
