@@ -101,7 +101,7 @@ def _layer_pairs(stack: str, config: Config, models: PairShapes) -> LayerPairs:
         raise InputError(
             f"objective.hidden_layers names {', '.join(absent)}: hidden states of layers that are "
             f"not there; the student's {stack} has layers 0 to {ours - 1}, the teacher's 0 to "
-            f"{theirs - 1}"
+            f"{theirs - 1}; name some of those"
         )
     if not pairs:
         copied = spec.encoder_layers if stack == "encoder" else spec.decoder_layers
