@@ -9,8 +9,10 @@ weights in a short window repeat themselves without end. 120 updates of the deco
 1.5 to 30 s, mend that. The encoder and the token embedding stay frozen, so the encoder's outputs
 are computed once.
 
-Hardware: 2 CPU cores. Hours: see docs/short-windows.md.
-Result: docs/short-windows.md has the error rates, the speed and the controls.
+Hardware: 2 CPU cores. Hours: 0.05 beside other jobs (and about 0.05 once to fill the cache).
+Result: 6.0 % WER on 466 words of held-out prompts of the same speaker (teacher 7.3 %), trained on
+16.5 minutes; an utterance alone takes 0.17 of the teacher's time, one of at most 2 s 0.09.
+docs/short-windows.md has the controls and what was not measured.
 """
 
 from fastwhisper_jax.config import (
